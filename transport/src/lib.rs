@@ -1,1 +1,32 @@
-//! placeholder
+//! The replication link between two hosts: HTTPS with certificates on both sides, control calls as JSON,
+//! and a delta as one streamed request body of frames that resumes where the receiver last made it
+//! durable.
+//!
+//! ```text
+//! reader thread ─ chunks ─▶ encoder thread ─ batches ─▶ limiter ─▶ TLS ═══▶ TLS ─▶ decoder ─ chunks ─▶ handler
+//! ```
+//!
+//! What the requests mean is the caller's: bodies are opaque JSON here. No libvirt, no SQL, no replication
+//! logic. The bytes are described in `docs/format/wire.md`.
+
+pub mod authorize;
+pub mod certs;
+pub mod client;
+pub mod error;
+pub mod header;
+pub mod limit;
+pub mod server;
+pub mod stream;
+pub mod tls;
+
+pub use authorize::{Authorization, HostPattern, authorize};
+pub use client::{Client, ClientOptions, PeerAddress, Progress, SendOptions};
+pub use encode::Compression;
+pub use error::{CallError, LinkError, SendError};
+pub use header::{DeltaDisk, DeltaHeader, Mark, PROTOCOL, PROTOCOL_OLDEST};
+pub use limit::Limiter;
+pub use server::{Handler, Server};
+pub use stream::{ChunkStream, ReceiveError, Received, Totals};
+pub use tls::{Peer, Tls, TlsIdentity};
+
+pub mod encode;
