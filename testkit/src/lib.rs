@@ -1,1 +1,5 @@
-//! placeholder
+//! Tiny guests, the write oracle and what real-VM tests share.
+
+pub mod oracle {
+    pub mod history;
+}

@@ -1,1 +1,113 @@
-fn main() {}
+//! The only automation language of this repository: `cargo xtask COMMAND`. Builds with a Rust toolchain
+//! alone, before libvirt's headers are there, so that `setup` can bring them.
+
+mod guest;
+mod setup;
+mod tidy;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set up, build, test and check this repository")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building and testing need (Debian 12), and build the test guest
+    Setup,
+    /// Build the test guest's kernel and initramfs in target/guest
+    Guest,
+    /// Set up, then run all tests; arguments go to the test runner
+    Test { arguments: Vec<OsString> },
+    /// Set up, then show two hosts, one VM, a failover and the way home; arguments go to the demo
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Set up, then measure; arguments go to the benchmark
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Hold the walls: crate graph, code map, unsafe, file length, sleeps, links
+    Tidy,
+    /// What continuous integration runs: fmt, clippy, tidy, test
+    Ci,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Task::Setup => prepare(),
+        Task::Guest => guest::build(&root()),
+        Task::Test { arguments } => test(&arguments),
+        Task::Demo { arguments } => {
+            prepare()?;
+            cargo(["run", "--quiet", "--package", "testkit", "--bin", "demo", "--"], &arguments)
+        }
+        Task::Bench { arguments } => {
+            prepare()?;
+            cargo(["run", "--quiet", "--release", "--package", "testkit", "--bin", "bench", "--"], &arguments)
+        }
+        Task::Tidy => tidy::check(&root()),
+        Task::Ci => {
+            prepare()?;
+            cargo(["fmt", "--all", "--check"], &[])?;
+            cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
+            tidy::check(&root())?;
+            test(&[])
+        }
+    }
+}
+
+fn prepare() -> Result<()> {
+    setup::install()?;
+    guest::build(&root())
+}
+
+/// Ends with the runner's own summary.
+fn test(arguments: &[OsString]) -> Result<()> {
+    prepare()?;
+    let nextest = Command::new("cargo").args(["nextest", "--version"]).output();
+    if nextest.is_ok_and(|output| output.status.success()) {
+        cargo(["nextest", "run", "--workspace"], arguments)
+    } else {
+        cargo(["test", "--workspace"], arguments)
+    }
+}
+
+fn cargo<const N: usize>(fixed: [&str; N], more: &[OsString]) -> Result<()> {
+    run(Command::new("cargo").args(fixed).args(more).current_dir(root()))
+}
+
+/// Runs a command with our own standard streams; fails when it does.
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} failed: {status}");
+    }
+    Ok(())
+}
+
+/// Runs a command and returns what it printed.
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{command:?} failed: {}: {}", output.status, said.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The repository's root.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
+}
