@@ -1,1 +1,22 @@
-//! placeholder
+//! What a host decides about its relationships: who may run a VM, which multi-step operation is under way
+//! and at which step, when to cut again. Pure: an event and the time go in, effects come out. The caller
+//! persists the record, then carries the effects out, then reports back.
+//!
+//! The engine knows no clock, no file, no socket, no task.
+
+pub mod apply;
+pub mod event;
+pub mod learn;
+pub mod operation;
+pub mod plan;
+pub mod relationship;
+pub mod retry;
+pub mod standing;
+pub mod token;
+
+pub use event::{Context, Effect, Event, Refusal, StepFailure, StepResult};
+pub use operation::Operation;
+pub use plan::{CutKind, Step, Work, WorkKind};
+pub use relationship::{FailedOver, FailoverType, Relationship, Settings, Statistics, Superseded};
+pub use standing::{OfferAnswer, Standing};
+pub use token::Token;

@@ -1,0 +1,578 @@
+//! The transition: one event, the new record, the effects. The caller persists the record before it
+//! carries the effects out.
+
+use crate::{
+    Context, Effect, Event, FailedOver, FailoverType, Operation, Refusal, Relationship, Step, StepFailure,
+    StepResult, Token, Work, WorkKind,
+    learn::learn,
+    plan::{self, plan, undo},
+};
+use model::{DeltaId, Mode, PointKind, ReplicationState as S};
+
+/// How long a peer that said `busy` is left alone.
+const BUSY_WAIT_MS: i64 = 1000;
+
+impl Relationship {
+    /// Refused events change nothing.
+    pub fn apply(&mut self, ctx: Context, event: Event) -> Result<Vec<Effect>, Refusal> {
+        let mut effects = vec![];
+        match event {
+            Event::Started => {
+                effects.push(Effect::Greet);
+                self.run_step(ctx, &mut effects);
+            }
+            Event::Operation(operation) => self.operate(ctx, operation, &mut effects)?,
+            Event::Done(result) => self.step_done(ctx, result, &mut effects),
+            Event::Failed(failure) => self.step_failed(ctx, failure, &mut effects),
+            Event::Withdraw(instead) => {
+                if self.may_run() || instead.number < self.token.generation().number {
+                    return Err(Refusal::Because("the hand-over was taken already"));
+                }
+                self.token = Token::Elsewhere { generation: instead };
+            }
+            Event::Heard(standing) => {
+                let running = self.wants_running && self.may_run();
+                effects.extend(learn(self, ctx, &standing, running));
+                self.end_wait(&mut effects);
+            }
+            Event::PointReceived(delta) => {
+                self.latest = Some(delta);
+                self.state = match self.state {
+                    S::WaitingForInitialReplication => S::Replicating,
+                    S::FailbackInProgress => S::FailbackComplete,
+                    other => other,
+                };
+                self.statistics.last_success_ms = Some(ctx.now_ms);
+                self.statistics.cycles_succeeded += 1;
+            }
+            Event::TrackingLost(reason) => {
+                if self.mode == Mode::Primary && self.latest.is_some() {
+                    self.resync = Some(reason);
+                    if matches!(self.state, S::Replicating) && self.work.is_none() {
+                        self.state = S::WaitingForResynchronize;
+                    }
+                }
+            }
+            Event::Power { running } => {
+                if self.may_run() && self.work.is_none() && self.superseded.is_none() {
+                    self.wants_running = running;
+                }
+            }
+            Event::Tick => {
+                if self.retry.until_ms.is_some_and(|until| ctx.now_ms >= until) {
+                    self.end_wait(&mut effects);
+                }
+            }
+        }
+        self.go_on(ctx, &mut effects);
+        Ok(effects)
+    }
+
+    /// Is this operation possible now? The table of docs/states.md is printed from this match.
+    pub fn permit(&self, operation: &Operation) -> Result<(), Refusal> {
+        use Mode::{Primary, Replica};
+        let allowed = match (operation, self.mode, self.state) {
+            (Operation::StartReplication, Primary, S::Ready) => true,
+            (Operation::Suspend, Primary, S::Replicating | S::Resynchronizing)
+            | (Operation::Suspend, Replica, S::Replicating) => true,
+            (Operation::Resume, Primary, S::Replicating | S::WaitingForInitialReplication) => true,
+            (Operation::Resume, _, S::Suspended | S::WaitingForResynchronize | S::ResynchronizeSuspended) => {
+                true
+            }
+            (Operation::Resume, _, S::Critical) if self.superseded.is_some() => {
+                return Err(Refusal::Because(
+                    "the other host took this VM over; bring it home with failback, or let the other host reverse or revert",
+                ));
+            }
+            (Operation::Resume, _, S::Critical) => true,
+            (Operation::Resynchronize, Primary, S::Critical) if self.superseded.is_some() => false,
+            (
+                Operation::Resynchronize,
+                Primary,
+                S::Replicating | S::Suspended | S::Critical | S::WaitingForResynchronize,
+            ) => true,
+            (Operation::Failover { .. }, Replica, S::Suspended | S::Replicating | S::Critical) => true,
+            (Operation::Failover { .. }, Replica, S::FailbackInProgress | S::FailbackComplete) => true,
+            (Operation::Prepare { .. }, Primary, S::Replicating) => true,
+            (Operation::PlannedFailover { .. }, Replica, S::Replicating) => true,
+            (Operation::CancelPrepare, Primary, S::SyncedReplicationComplete) => true,
+            (Operation::Revert | Operation::Commit, Replica, S::Recovered) => true,
+            (Operation::Reverse, Replica, S::Recovered) if !self.is_planned_failover() => {
+                return Err(Refusal::Because("an unplanned failover is committed before it is reversed"));
+            }
+            (Operation::Reverse, Replica, S::Recovered | S::Committed) => true,
+            (
+                Operation::Failback,
+                Primary,
+                S::WaitingForInitialReplication
+                | S::Replicating
+                | S::Suspended
+                | S::Critical
+                | S::WaitingForResynchronize,
+            ) => {
+                if self.may_run() {
+                    return Err(Refusal::Because("the VM has not been failed over: it may run here"));
+                }
+                true
+            }
+            (Operation::CompleteFailback { .. }, Replica, S::FailbackComplete) => true,
+            (Operation::CancelFailback, Replica, S::FailbackInProgress | S::FailbackComplete) => true,
+            (Operation::Yield, Primary, _) => {
+                if self.may_run() {
+                    return Err(Refusal::Because("this host holds the right to run the VM"));
+                }
+                true
+            }
+            (Operation::Feed { .. }, Replica, S::Recovered | S::Committed) => true,
+            (Operation::Feed { .. }, Primary, S::Replicating | S::WaitingForResynchronize | S::Critical) => {
+                self.may_run()
+            }
+            (
+                Operation::Failover { .. } | Operation::Revert | Operation::Commit | Operation::Reverse,
+                Primary,
+                S::Replicating | S::SyncedReplicationComplete | S::Critical,
+            ) => return Err(Refusal::WrongHost),
+            (
+                Operation::Failback | Operation::CompleteFailback { .. },
+                Replica,
+                S::Recovered | S::Committed,
+            ) => {
+                return Err(Refusal::WrongHost);
+            }
+            _ => false,
+        };
+        if allowed { Ok(()) } else { Err(Refusal::State { mode: self.mode, state: self.state }) }
+    }
+
+    fn is_planned_failover(&self) -> bool {
+        self.failed_over.as_ref().is_some_and(|f| f.kind == FailoverType::Planned)
+    }
+
+    fn operate(
+        &mut self,
+        ctx: Context,
+        operation: Operation,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        // Asked again by a peer that did not hear the answer.
+        if matches!(operation, Operation::Yield) && self.mode == Mode::Replica && !self.may_run() {
+            return Ok(());
+        }
+        let turn =
+            self.work.as_ref().is_some_and(|work| work.kind.is_turn() || work.kind == WorkKind::Flatten);
+        if let Some(work) = &self.work
+            && !turn
+        {
+            let retrying = matches!(operation, Operation::Resume);
+            if retrying {
+                self.end_wait(effects);
+                return Ok(());
+            }
+            return Err(Refusal::Busy { work: work.kind.name() });
+        }
+        self.permit(&operation)?;
+        if turn && self.waiting.is_some() && !matches!(operation, Operation::Resume) {
+            return Err(Refusal::Busy { work: self.waiting.as_ref().map_or("", Operation::name) });
+        }
+        if turn && !matches!(operation, Operation::Resume) {
+            self.waiting = Some(operation);
+            effects.push(Effect::CancelStep);
+            if self.retry.until_ms.is_some() {
+                // Nothing runs while a turn waits for its next try: take the turn back now.
+                self.retry.end_wait();
+                self.give_up_turn(ctx, effects);
+            }
+            return Ok(());
+        }
+        self.begin(ctx, operation, effects);
+        Ok(())
+    }
+
+    fn begin(&mut self, ctx: Context, operation: Operation, effects: &mut Vec<Effect>) {
+        match &operation {
+            Operation::Suspend => {
+                let to =
+                    if self.state == S::Resynchronizing { S::ResynchronizeSuspended } else { S::Suspended };
+                self.resume_to = Some(self.state);
+                self.state = to;
+                effects.push(Effect::Finished { failure: None });
+            }
+            Operation::Resume => {
+                self.end_wait(effects);
+                self.next_cycle_ms = ctx.now_ms;
+                self.state = match self.state {
+                    S::WaitingForResynchronize | S::ResynchronizeSuspended => S::Resynchronizing,
+                    S::Suspended | S::Critical if self.resync.is_some() && self.mode == Mode::Primary => {
+                        S::Resynchronizing
+                    }
+                    S::Suspended | S::Critical => self.resume_to.take().unwrap_or(S::Replicating),
+                    other => other,
+                };
+                effects.push(Effect::Finished { failure: None });
+            }
+            Operation::Resynchronize => {
+                self.retry.succeeded();
+                self.resync.get_or_insert_with(|| "asked for".to_owned());
+                self.state = S::Resynchronizing;
+            }
+            Operation::CancelFailback => {
+                let copied = self.state == S::FailbackComplete;
+                self.state = if copied { S::Replicating } else { S::WaitingForInitialReplication };
+                effects.push(Effect::Finished { failure: None });
+            }
+            _ => {
+                let Some(mut work) = plan(self, &operation, ctx.fresh) else { return };
+                work.guest_ran = self.wants_running;
+                match &operation {
+                    Operation::StartReplication => self.state = S::WaitingForInitialReplication,
+                    Operation::Feed { base } => self.peer_has(*base),
+                    Operation::Prepare { .. } => self.wants_running = false,
+                    _ => {}
+                }
+                self.retry.succeeded();
+                self.work = Some(work);
+                self.run_step(ctx, effects);
+            }
+        }
+    }
+
+    /// The peer became our replica in this state.
+    fn peer_has(&mut self, base: DeltaId) {
+        let ours = self.failed_over.as_ref().map(|f| f.point).or(self.latest);
+        if ours != Some(base) {
+            self.resync = Some("the other host's disks differ since the failover".to_owned());
+        }
+        self.latest = Some(base);
+    }
+
+    /// Applies steps of the record until one has to be carried out, or the work has ended.
+    fn run_step(&mut self, ctx: Context, effects: &mut Vec<Effect>) {
+        while let Some(work) = &mut self.work {
+            if self.retry.is_waiting(ctx.now_ms) {
+                return;
+            }
+            if work.kind == WorkKind::Prepare
+                && matches!(self.token, Token::Elsewhere { .. })
+                && self.superseded.is_some()
+            {
+                let delta = work.delta().filter(|_| work.at >= 2);
+                let plan = delta.map(|delta| Step::Abandon { delta }).into_iter().collect();
+                *work = Work::new(WorkKind::Abandon, work.before, plan);
+                work.failure = Some("the other host took over".to_owned());
+            }
+            let Some(step) = work.step().cloned() else {
+                self.work_ended(ctx, effects);
+                return;
+            };
+            if step.is_external() {
+                effects.push(Effect::Run(self.materialize(step)));
+                return;
+            }
+            work.at += 1;
+            self.take_effect(ctx, step);
+        }
+    }
+
+    /// A step whose argument is only known when it is reached.
+    fn materialize(&self, step: Step) -> Step {
+        match step {
+            Step::MakeOverlay { point: None, overlay } => Step::MakeOverlay { point: self.latest, overlay },
+            other => other,
+        }
+    }
+
+    fn take_effect(&mut self, ctx: Context, step: Step) {
+        match step {
+            // Superseded, it stays critical until it is made a replica or gets the token back.
+            Step::Set(_) if self.superseded.is_some() && self.mode == Mode::Primary => {}
+            Step::Set(state) => self.state = state,
+            Step::Become(mode) => {
+                self.mode = mode;
+                if mode == Mode::Replica {
+                    self.superseded = None;
+                    self.failed_over = None;
+                    self.resync = None;
+                }
+            }
+            Step::Claim(generation) => self.hold(ctx, generation, FailoverType::Unplanned),
+            Step::Take => {
+                let Token::Offered { generation } = &self.token else { return };
+                let generation = generation.clone();
+                self.hold(ctx, generation, FailoverType::Planned);
+            }
+            Step::Release(to) if self.token.is_held() => {
+                self.token = Token::Released { to, withdrawing: None };
+                self.failed_over = None;
+                self.wants_running = false;
+            }
+            Step::Reclaim(generation) => self.token = Token::Held { generation, acknowledged: false },
+            _ => {}
+        }
+    }
+
+    fn hold(&mut self, ctx: Context, generation: model::Generation, kind: FailoverType) {
+        self.token = Token::Held { generation, acknowledged: false };
+        self.superseded = None;
+        let Some(work) = &self.work else { return };
+        let made = work.plan.iter().find_map(|step| match step {
+            Step::MakeOverlay { point, overlay } => Some((*point, *overlay)),
+            _ => None,
+        });
+        if let Some((point, overlay)) = made
+            && let Some(point) = point.or(self.latest)
+        {
+            self.overlays = overlay;
+            self.wants_running = work.plan.contains(&Step::StartVm);
+            let point_kind = match kind {
+                FailoverType::Planned => PointKind::Planned,
+                FailoverType::Unplanned => PointKind::Regular,
+            };
+            self.failed_over = Some(FailedOver { point, overlay, kind, point_kind, at_ms: ctx.now_ms });
+        }
+    }
+
+    fn step_done(&mut self, ctx: Context, result: StepResult, effects: &mut Vec<Effect>) {
+        let Some(work) = &mut self.work else { return };
+        let Some(step) = work.step().cloned() else { return };
+        let kind = work.kind;
+        match (&step, &result) {
+            // The hand-over is only through when we were told so; a lost message is asked for again.
+            (Step::AskPrepare { .. }, _) if !matches!(self.token, Token::Offered { .. }) => {
+                self.retry
+                    .later(ctx.now_ms + BUSY_WAIT_MS, "waiting for the other host's hand-over".to_owned());
+                return;
+            }
+            // Durable with the record, before anything is settled.
+            (Step::Ship { delta }, StepResult::Bytes { bytes }) => {
+                self.latest = Some(*delta);
+                self.resync = None;
+                self.statistics.sent_bytes += bytes;
+                self.statistics.last_cycle_bytes = *bytes;
+            }
+            (Step::AskYield, StepResult::Yielded { base }) => {
+                let base = *base;
+                self.peer_has(base);
+            }
+            (Step::Adopt { id }, _) => self.latest = Some(*id),
+            (Step::Flatten { .. }, _) => self.failed_over = None,
+            _ => {}
+        }
+        self.retry.succeeded();
+        let work = self.work.as_mut().expect("checked above");
+        work.at += 1;
+        // A step that ended well although it was asked to stop: what waits goes first, where it can.
+        let give_up = kind.is_turn()
+            && matches!(work.step(), Some(Step::Ship { .. }))
+            && (self.waiting.is_some() || !self.token.is_held());
+        if give_up {
+            self.give_up_turn(ctx, effects);
+        } else {
+            self.run_step(ctx, effects);
+        }
+    }
+
+    fn step_failed(&mut self, ctx: Context, failure: StepFailure, effects: &mut Vec<Effect>) {
+        let Some(work) = &self.work else { return };
+        let Some(step) = work.step().cloned() else { return };
+        let reason = failure.reason().to_owned();
+        if work.kind.is_turn() {
+            self.turn_failed(ctx, &step, failure, effects);
+            return;
+        }
+        if work.kind == WorkKind::Flatten {
+            // Begun again when it is due; nothing of it has to be taken back.
+            self.work = None;
+            if self.waiting.is_none() {
+                self.retry.failed(ctx.now_ms, reason);
+            }
+            return;
+        }
+        match failure {
+            StepFailure::Busy(_) => self.retry.later(ctx.now_ms + BUSY_WAIT_MS, reason),
+            StepFailure::Recoverable(_) | StepFailure::Superseded
+                if undo(self, self.work.as_ref().expect("checked"), ctx.fresh).is_none() =>
+            {
+                self.retry.failed(ctx.now_ms, reason);
+            }
+            // The VM is there, it only does not run or is not tracked: an operator can start it.
+            _ if matches!(step, Step::StartVm | Step::Track) => {
+                let work = self.work.as_mut().expect("checked");
+                work.failure = Some(format!("cannot {}: {reason}", step.name()));
+                work.at += 1;
+                if matches!(step, Step::StartVm) {
+                    self.wants_running = false;
+                    if matches!(self.work.as_ref().and_then(Work::step), Some(Step::Track)) {
+                        self.work.as_mut().expect("checked").at += 1;
+                    }
+                } else {
+                    self.resync = Some("changes since the failover are not tracked".to_owned());
+                }
+                self.run_step(ctx, effects);
+            }
+            _ => match undo(self, self.work.as_ref().expect("checked"), ctx.fresh) {
+                Some(plan) => {
+                    let work = self.work.as_mut().expect("checked");
+                    let before = work.before;
+                    self.wants_running = work.guest_ran;
+                    let guest_ran = work.guest_ran;
+                    *work = Work::new(WorkKind::Abandon, before, plan);
+                    work.failure = Some(reason);
+                    work.guest_ran = guest_ran;
+                    self.run_step(ctx, effects);
+                }
+                None => self.retry.failed(ctx.now_ms, reason),
+            },
+        }
+    }
+
+    fn turn_failed(&mut self, ctx: Context, step: &Step, failure: StepFailure, effects: &mut Vec<Effect>) {
+        let reason = failure.reason().to_owned();
+        match failure {
+            StepFailure::Cancelled | StepFailure::Superseded => self.give_up_turn(ctx, effects),
+            _ if self.waiting.is_some() || !self.token.is_held() => self.give_up_turn(ctx, effects),
+            StepFailure::Busy(_) => self.retry.later(ctx.now_ms + BUSY_WAIT_MS, reason),
+            StepFailure::ResyncNeeded(_) => {
+                self.statistics.cycles_failed += 1;
+                self.resync = Some(reason);
+                self.give_up_turn(ctx, effects);
+            }
+            StepFailure::NoSpace(_) => {
+                // The bitmap keeps accumulating: the next cut holds what this one would have held.
+                self.statistics.cycles_missed += 1;
+                self.retry.later(ctx.now_ms + i64::from(self.settings.interval_s) * 1000, reason);
+                self.give_up_turn(ctx, effects);
+            }
+            _ if matches!(step, Step::Cut { .. }) => {
+                self.statistics.cycles_failed += 1;
+                self.retry.failed(ctx.now_ms, reason);
+                self.give_up_turn(ctx, effects);
+            }
+            _ => {
+                self.statistics.cycles_failed += 1;
+                self.retry.failed(ctx.now_ms, reason);
+            }
+        }
+    }
+
+    /// Takes a turn back: its checkpoint's bits merge into the older one, nothing is forgotten.
+    fn give_up_turn(&mut self, ctx: Context, effects: &mut Vec<Effect>) {
+        let Some(work) = &self.work else { return };
+        if work.passed(|step| matches!(step, Step::Ship { .. })) {
+            // Acknowledged already: it has to be settled, whatever waits.
+            self.run_step(ctx, effects);
+            return;
+        }
+        let (Some(delta), before) = (work.delta(), work.before) else { return };
+        let mut abandon = Work::new(WorkKind::Abandon, before, vec![Step::Abandon { delta }]);
+        abandon.failure = Some("given up".to_owned());
+        abandon.guest_ran = work.guest_ran;
+        let first = work.kind == WorkKind::FirstCopy;
+        self.work = Some(abandon);
+        if first && self.state == S::WaitingForInitialReplication {
+            self.state = S::Ready;
+        }
+        // Abandoning is local: it does not wait for a peer.
+        let waiting = self.retry.until_ms.take();
+        self.run_step(ctx, effects);
+        self.retry.until_ms = waiting;
+    }
+
+    fn work_ended(&mut self, ctx: Context, effects: &mut Vec<Effect>) {
+        let Some(work) = self.work.take() else { return };
+        match work.kind {
+            WorkKind::Cycle | WorkKind::FirstCopy | WorkKind::Resync => {
+                self.statistics.cycles_succeeded += 1;
+                self.statistics.last_success_ms = Some(ctx.now_ms);
+                if let Some(started) = self.statistics.cycle_started_ms.take() {
+                    self.statistics.last_cycle_ms = u64::try_from(ctx.now_ms - started).unwrap_or(0);
+                }
+            }
+            WorkKind::Abandon if self.resync.is_some() && self.may_run() && self.mode == Mode::Primary => {
+                let auto = self.settings.auto_resynchronize;
+                self.state = if auto { S::Resynchronizing } else { S::WaitingForResynchronize };
+            }
+            WorkKind::TakeBack => self.superseded = None,
+            _ => {}
+        }
+        if !work.kind.is_turn() {
+            effects.push(Effect::Greet);
+        }
+        if work.kind != WorkKind::Cycle && work.kind != WorkKind::Flatten {
+            effects.push(Effect::Finished { failure: work.failure });
+        }
+    }
+
+    fn end_wait(&mut self, effects: &mut Vec<Effect>) {
+        if self.retry.until_ms.is_none() {
+            return;
+        }
+        self.retry.end_wait();
+        if let Some(step) = self.work.as_ref().and_then(Work::step).cloned()
+            && step.is_external()
+        {
+            effects.push(Effect::Run(self.materialize(step)));
+        }
+    }
+
+    /// Starts what is due when nothing is under way.
+    fn go_on(&mut self, ctx: Context, effects: &mut Vec<Effect>) {
+        if self.work.is_some() {
+            return;
+        }
+        if let Some(operation) = self.waiting.take() {
+            match self.permit(&operation) {
+                Ok(()) => self.begin(ctx, operation, effects),
+                Err(refusal) => effects.push(Effect::Finished { failure: Some(refusal.to_string()) }),
+            }
+            return;
+        }
+        if self.mode != Mode::Primary || self.retry.is_waiting(ctx.now_ms) {
+            return;
+        }
+        let delta = DeltaId(ctx.fresh);
+        let work = match (&self.token, self.state) {
+            (Token::Offered { .. }, _) => {
+                self.wants_running = self.superseded.as_ref().is_some_and(|s| s.was_running);
+                let plan = vec![Step::Take, Step::DefineOwn, Step::ResumeVm, Step::Set(S::Replicating)];
+                Work::new(WorkKind::TakeBack, self.state, plan)
+            }
+            (Token::Held { .. }, S::Replicating) if self.resync.is_some() => {
+                self.state = S::Resynchronizing;
+                plan::turn(WorkKind::Resync, S::Resynchronizing, delta, self.latest)
+            }
+            (Token::Held { .. }, S::Resynchronizing) => {
+                plan::turn(WorkKind::Resync, S::Resynchronizing, delta, self.latest)
+            }
+            (Token::Held { .. }, S::Replicating) if self.flatten_is_due() => {
+                let overlay = self.failed_over.as_ref().map_or(0, |f| f.overlay);
+                Work::new(WorkKind::Flatten, self.state, vec![Step::Flatten { overlay }])
+            }
+            (Token::Held { .. }, S::Replicating) if ctx.now_ms >= self.next_cycle_ms => {
+                self.schedule_next(ctx.now_ms);
+                plan::turn(WorkKind::Cycle, S::Replicating, delta, self.latest)
+            }
+            _ => return,
+        };
+        if work.kind.is_turn() {
+            self.statistics.cycle_started_ms = Some(ctx.now_ms);
+        }
+        self.work = Some(work);
+        self.run_step(ctx, effects);
+    }
+
+    /// The overlay is merged down once the peer has a delta of ours: until then its allocation is the
+    /// last resort for finding out what changed.
+    fn flatten_is_due(&self) -> bool {
+        self.failed_over.as_ref().is_some_and(|f| self.latest != Some(f.point))
+    }
+
+    fn schedule_next(&mut self, now_ms: i64) {
+        let interval = i64::from(self.settings.interval_s) * 1000;
+        let due = self.next_cycle_ms;
+        if due > 0 && now_ms >= due + interval {
+            self.statistics.cycles_missed += u64::try_from((now_ms - due) / interval).unwrap_or(0);
+        }
+        self.next_cycle_ms =
+            if due > 0 && now_ms < due + interval { due + interval } else { now_ms + interval };
+    }
+}

@@ -1,0 +1,92 @@
+//! What a host learns from how its peer stands: tokens that moved, hand-overs that were answered, and that
+//! it was superseded.
+
+use crate::{
+    Context, Effect, Relationship, Superseded, Token,
+    standing::{Standing, TokenKind},
+};
+use model::{Mode, ReplicationState, generation::Precedence};
+
+/// Applies the peer's standing. Returns what has to be done at once.
+pub fn learn(r: &mut Relationship, ctx: Context, theirs: &Standing, running_here: bool) -> Vec<Effect> {
+    let mut effects = vec![];
+    match r.token.generation().against(&theirs.generation) {
+        Precedence::Same => same(r, theirs),
+        Precedence::Ours => {}
+        Precedence::Theirs => newer(r, ctx, theirs, running_here, &mut effects),
+        Precedence::Conflict => conflict(r, ctx, theirs, running_here),
+    }
+    effects
+}
+
+fn same(r: &mut Relationship, theirs: &Standing) {
+    match (&mut r.token, theirs.token) {
+        (Token::Held { acknowledged, .. }, TokenKind::Elsewhere | TokenKind::Released) => {
+            *acknowledged = true
+        }
+        (Token::Released { to, .. }, TokenKind::Held) => {
+            r.token = Token::Elsewhere { generation: to.clone() }
+        }
+        _ => {}
+    }
+}
+
+fn newer(
+    r: &mut Relationship,
+    ctx: Context,
+    theirs: &Standing,
+    running_here: bool,
+    effects: &mut Vec<Effect>,
+) {
+    let generation = theirs.generation.clone();
+    let ours = generation.owner == r.host;
+    match (theirs.token, &r.token) {
+        // They gave it to us. If we still hold an older one (they took over behind our back and reverted),
+        // it simply goes on; otherwise it waits to be taken.
+        (TokenKind::Released, Token::Held { .. }) if ours => {
+            r.token = Token::Held { generation, acknowledged: false };
+        }
+        (TokenKind::Released, _) if ours => r.token = Token::Offered { generation },
+        // They promised to refuse what we had released, and the answer to us was lost: it is asked for again.
+        (TokenKind::Elsewhere, Token::Released { .. }) if ours => {}
+        (_, Token::Held { .. }) => supersede(r, ctx, theirs, running_here, effects),
+        _ => r.token = Token::Elsewhere { generation },
+    }
+}
+
+/// Equal numbers, different random ids. Whoever does not hold gives way; two holders need an operator.
+fn conflict(r: &mut Relationship, ctx: Context, theirs: &Standing, running_here: bool) {
+    match (&r.token, theirs.token) {
+        (Token::Held { .. }, TokenKind::Held) => {
+            r.state = ReplicationState::Critical;
+            r.superseded = Some(Superseded {
+                by: theirs.generation.clone(),
+                at_ms: ctx.now_ms,
+                was_running: running_here,
+            });
+        }
+        (Token::Held { .. }, _) => {}
+        (_, TokenKind::Held) => r.token = Token::Elsewhere { generation: theirs.generation.clone() },
+        _ => {}
+    }
+}
+
+fn supersede(
+    r: &mut Relationship,
+    ctx: Context,
+    theirs: &Standing,
+    running_here: bool,
+    effects: &mut Vec<Effect>,
+) {
+    r.token = Token::Elsewhere { generation: theirs.generation.clone() };
+    r.superseded =
+        Some(Superseded { by: theirs.generation.clone(), at_ms: ctx.now_ms, was_running: running_here });
+    effects.push(Effect::PauseVm);
+    if r.mode == Mode::Primary {
+        r.state = ReplicationState::Critical;
+        r.wants_running = false;
+        if r.work.as_ref().is_some_and(|work| work.kind.is_turn()) {
+            effects.push(Effect::CancelStep);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Back-off after recoverable failures: 1, 2, 4, 8, 10 minutes, then every 30. An operator's `resume` or a
+//! peer that calls ends the wait.
+
+use serde::{Deserialize, Serialize};
+
+const STEPS_MINUTES: [i64; 5] = [1, 2, 4, 8, 10];
+const THEN_MINUTES: i64 = 30;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// Failures in a row.
+    pub attempts: u32,
+    pub until_ms: Option<i64>,
+    /// What failed last, for the operator.
+    pub reason: Option<String>,
+}
+
+impl Retry {
+    pub fn failed(&mut self, now_ms: i64, reason: String) {
+        let minutes = STEPS_MINUTES.get(self.attempts as usize).copied().unwrap_or(THEN_MINUTES);
+        self.attempts += 1;
+        self.until_ms = Some(now_ms + minutes * 60_000);
+        self.reason = Some(reason);
+    }
+
+    /// A wait that does not count as a failure.
+    pub fn later(&mut self, until_ms: i64, reason: String) {
+        self.until_ms = Some(until_ms);
+        self.reason = Some(reason);
+    }
+
+    pub fn end_wait(&mut self) {
+        self.until_ms = None;
+    }
+
+    pub fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    pub fn is_waiting(&self, now_ms: i64) -> bool {
+        self.until_ms.is_some_and(|until| now_ms < until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_end_when_asked() {
+        let mut retry = Retry::default();
+        let mut minutes = vec![];
+        for _ in 0..8 {
+            retry.failed(0, "no route".into());
+            minutes.push(retry.until_ms.unwrap() / 60_000);
+        }
+        assert_eq!(minutes, [1, 2, 4, 8, 10, 30, 30, 30]);
+        retry.end_wait();
+        assert!(!retry.is_waiting(0));
+        assert_eq!(retry.attempts, 8);
+    }
+}

@@ -1,0 +1,75 @@
+//! What two hosts tell each other about one VM: exchanged with every call, so that each learns of a token
+//! that moved as soon as they meet.
+
+use model::{DeltaId, Generation, Mode, ReplicationState};
+use serde::{Deserialize, Serialize};
+
+/// A host's view of one VM. Idempotent: hearing it twice, late or out of order does no harm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    pub generation: Generation,
+    pub token: TokenKind,
+    pub mode: Mode,
+    pub state: ReplicationState,
+    /// The newest delta that is durable here (replica) or acknowledged (primary).
+    pub latest: Option<DeltaId>,
+    /// Does the VM run here.
+    pub running: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenKind {
+    Held,
+    Released,
+    Offered,
+    Elsewhere,
+}
+
+/// The replica's answer to an offered delta.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OfferAnswer {
+    /// It is durable here already.
+    Have,
+    /// Send it; the stream may resume where the receiver's last durable mark stands.
+    Send,
+    /// Our latest is not your base.
+    ResyncNeeded {
+        latest: Option<DeltaId>,
+    },
+    StaleGeneration,
+    FailedOverUncommitted,
+    /// Later: the chain is full or something has the layers.
+    Busy,
+    Suspended,
+}
+
+impl crate::Relationship {
+    /// What the replica answers to `delta` on top of `base`, offered under `generation`. Checked again in
+    /// the transaction that makes the point visible.
+    pub fn consider(&self, generation: &Generation, delta: DeltaId, base: Option<DeltaId>) -> OfferAnswer {
+        use model::generation::Precedence;
+        if self.latest == Some(delta) {
+            return OfferAnswer::Have;
+        }
+        let failed_over =
+            matches!(self.state, ReplicationState::Recovered | ReplicationState::FailoverInProgress);
+        match self.token.generation().against(generation) {
+            Precedence::Ours | Precedence::Conflict if failed_over => {
+                return OfferAnswer::FailedOverUncommitted;
+            }
+            Precedence::Ours | Precedence::Conflict => return OfferAnswer::StaleGeneration,
+            Precedence::Same | Precedence::Theirs => {}
+        }
+        if self.mode != Mode::Replica || self.may_run() {
+            return OfferAnswer::StaleGeneration;
+        }
+        match self.state {
+            ReplicationState::Suspended => OfferAnswer::Suspended,
+            _ if self.work.is_some() => OfferAnswer::Busy,
+            _ if self.latest != base => OfferAnswer::ResyncNeeded { latest: self.latest },
+            _ => OfferAnswer::Send,
+        }
+    }
+}
