@@ -1,0 +1,126 @@
+//! Push-mode backup of a running domain into local qcow2 files: one call cuts all disks at one instant.
+
+use crate::{Error, Hypervisor, Result, checkpoint, error, ffi, requests};
+use model::VmId;
+use std::{path::Path, time::Duration};
+use virt::{error::ErrorNumber, sys};
+
+/// How often a waiter looks for itself whether the job still exists, should its event be lost.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupOutcome {
+    /// False when any disk failed, or the job was aborted, or QEMU died: nothing in the targets counts.
+    pub success: bool,
+    pub error: Option<String>,
+    /// Bytes that the job processed, over all disks.
+    pub bytes: u64,
+}
+
+impl Hypervisor {
+    /// Starts a backup of `targets` (disk target, spool path), which must be all the disks that the
+    /// checkpoints cover; other disks are left out. With `incremental`, only what changed since that
+    /// checkpoint is copied; `new_checkpoint` is created at the same instant. The spool files are made by
+    /// libvirt (qcow2, backing file the live disk); one that exists is refused.
+    ///
+    /// A lost bitmap is [`Error::CheckpointLost`]. When the call fails no job runs and `new_checkpoint`
+    /// does not exist.
+    pub fn backup_begin(
+        &self,
+        vm: VmId,
+        incremental: Option<&str>,
+        new_checkpoint: Option<&str>,
+        targets: &[(&str, &Path)],
+    ) -> Result<()> {
+        let domain = self.lookup(vm)?;
+        let all = self.targets(&domain, vm)?;
+        let backup = requests::backup(incremental, targets, &all)?;
+        let names: Vec<&str> = targets.iter().map(|(target, _)| *target).collect();
+        let record = new_checkpoint.map(|name| requests::checkpoint(name, &names, &all)).transpose()?;
+        // Reading without KEEP drops what libvirt remembers of an earlier job: from here on an outcome,
+        // by event or by statistics, belongs to this job.
+        let _ = domain.job_stats(sys::VIR_DOMAIN_JOB_STATS_COMPLETED);
+        self.inner.bus.forget_backup(vm);
+        ffi::backup_begin(&domain, &backup, record.as_deref()).map_err(|source| match incremental {
+            Some(name)
+                if error::is(&source, ErrorNumber::CheckpointInconsistent)
+                    || error::is(&source, ErrorNumber::NoDomainCheckpoint) =>
+            {
+                checkpoint::failed("back up from", vm, name, source)
+            }
+            _ => Error::Call { what: "begin a backup of", vm, source },
+        })
+    }
+
+    /// Waits for the end of the backup, however long it takes ([`Self::abort_backup`] ends it). Also finds
+    /// the outcome of one that ran or ended while nobody was connected. Takes the outcome: a second call
+    /// is [`Error::NoBackup`].
+    pub fn wait_backup(&self, vm: VmId) -> Result<BackupOutcome> {
+        let mut ended = false;
+        loop {
+            if let Some(outcome) = self.inner.bus.take_backup(vm, LOOK_EVERY) {
+                if let Ok(domain) = self.lookup(vm) {
+                    let _ = domain.job_stats(sys::VIR_DOMAIN_JOB_STATS_COMPLETED);
+                }
+                return Ok(outcome);
+            }
+            if self.inner.bus.closed() {
+                return Err(Error::ConnectionClosed);
+            }
+            if ended {
+                return self.remembered_backup(vm);
+            }
+            ended = !self.backup_running(vm)?;
+        }
+    }
+
+    pub fn backup_running(&self, vm: VmId) -> Result<bool> {
+        let domain = self.lookup(vm)?;
+        match ffi::backup_xml(&domain) {
+            Ok(_) => Ok(true),
+            Err(error)
+                if error::is(&error, ErrorNumber::NoDomainBackup)
+                    || error::is(&error, ErrorNumber::OperationInvalid) =>
+            {
+                Ok(false)
+            }
+            Err(source) => Err(Error::Call { what: "ask for a backup of", vm, source }),
+        }
+    }
+
+    /// Asks a running backup to end; [`Self::wait_backup`] tells when it has. The checkpoint that it made
+    /// stays listed: deleting it gives its bits back to the older one. False when no backup ran.
+    pub fn abort_backup(&self, vm: VmId) -> Result<bool> {
+        if !self.backup_running(vm)? {
+            return Ok(false);
+        }
+        let domain = self.lookup(vm)?;
+        match ffi::abort_job(&domain) {
+            Ok(()) => Ok(true),
+            Err(error) if error::is(&error, ErrorNumber::OperationInvalid) => Ok(false),
+            Err(source) => Err(Error::Call { what: "abort the backup of", vm, source }),
+        }
+    }
+
+    /// What libvirt remembers of the last job, until it is asked without KEEP or the domain stops.
+    fn remembered_backup(&self, vm: VmId) -> Result<BackupOutcome> {
+        let domain = self.lookup(vm)?;
+        if !self.is_active(vm)? {
+            let error = Some("the virtual machine stopped".to_owned());
+            return Ok(BackupOutcome { success: false, error, bytes: 0 });
+        }
+        let stats = domain.job_stats(sys::VIR_DOMAIN_JOB_STATS_COMPLETED).map_err(|source| Error::Call {
+            what: "read job statistics of",
+            vm,
+            source,
+        })?;
+        if stats.operation != Some(sys::VIR_DOMAIN_JOB_OPERATION_BACKUP as i32) {
+            return Err(Error::NoBackup { vm });
+        }
+        Ok(BackupOutcome {
+            success: stats.success == Some(true),
+            error: stats.error_message,
+            bytes: stats.disk_processed.unwrap_or(0),
+        })
+    }
+}
