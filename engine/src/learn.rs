@@ -22,7 +22,7 @@ pub fn learn(r: &mut Relationship, ctx: Context, theirs: &Standing, running_here
 fn same(r: &mut Relationship, theirs: &Standing) {
     match (&mut r.token, theirs.token) {
         (Token::Held { acknowledged, .. }, TokenKind::Elsewhere | TokenKind::Released) => {
-            *acknowledged = true
+            *acknowledged = true;
         }
         (Token::Released { to, .. }, TokenKind::Held) => {
             r.token = Token::Elsewhere { generation: to.clone() }
