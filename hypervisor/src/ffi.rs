@@ -120,7 +120,7 @@ pub fn block_job(domain: &Domain, disk: &str) -> Result<Option<BlockJob>> {
     // SAFETY: domain, string and `info` outlive the call.
     let found =
         check(unsafe { sys::virDomainGetBlockJobInfo(domain.as_ptr(), disk.as_ptr(), &raw mut info, 0) })?;
-    Ok((found == 1).then(|| BlockJob {
+    let job = BlockJob {
         kind: match info.type_ as c_uint {
             sys::VIR_DOMAIN_BLOCK_JOB_TYPE_PULL => BlockJobKind::Pull,
             sys::VIR_DOMAIN_BLOCK_JOB_TYPE_COPY => BlockJobKind::Copy,
@@ -131,7 +131,8 @@ pub fn block_job(domain: &Domain, disk: &str) -> Result<Option<BlockJob>> {
         },
         done_bytes: info.cur,
         end_bytes: info.end,
-    }))
+    };
+    Ok((found == 1).then_some(job))
 }
 
 pub fn block_job_abort(domain: &Domain, disk: &str, flags: sys::virDomainBlockJobAbortFlags) -> Result<()> {
@@ -410,12 +411,18 @@ fn int_param(params: &[sys::virTypedParameter], name: &CStr) -> Option<c_int> {
 
 fn u64_param(params: &[sys::virTypedParameter], name: &CStr) -> Option<u64> {
     let param = param(params, name)?;
-    // SAFETY: the type says which member of the union is set.
-    (param.type_ as c_uint == sys::VIR_TYPED_PARAM_ULLONG).then(|| unsafe { param.value.ul })
+    match param.type_ as c_uint {
+        // SAFETY: the type says which member of the union is set.
+        sys::VIR_TYPED_PARAM_ULLONG => Some(unsafe { param.value.ul }),
+        _ => None,
+    }
 }
 
 fn string_param(params: &[sys::virTypedParameter], name: &CStr) -> Option<String> {
     let param = param(params, name)?;
-    // SAFETY: the type says which member of the union is set; the string lives as long as the parameters.
-    (param.type_ as c_uint == sys::VIR_TYPED_PARAM_STRING).then(|| unsafe { borrowed_string(param.value.s) })
+    match param.type_ as c_uint {
+        // SAFETY: as above; the string lives as long as the parameters.
+        sys::VIR_TYPED_PARAM_STRING => Some(unsafe { borrowed_string(param.value.s) }),
+        _ => None,
+    }
 }

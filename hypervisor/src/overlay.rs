@@ -128,30 +128,38 @@ impl Hypervisor {
             target: target.to_owned(),
             reason: Some(reason.into()),
         };
+        let mut last = None;
         loop {
-            let job = self.block_job(vm, target)?;
-            if let Some(job) = job {
-                if progress(job).is_break() {
-                    self.abort_block_job(vm, target)?;
-                    return Err(Error::BlockJobCancelled { vm, target: target.to_owned() });
+            let event = events.recv_timeout(LOOK_EVERY);
+            match event {
+                Ok(Event::BlockJob { vm: of, ref disk, status }) if of == vm && disk == target => {
+                    last = Some(status);
                 }
-                // The event says "ready" first; the numbers are the fallback after a lost event. QEMU
-                // reports 0 of 0 before the job has counted its work.
-            }
-            match events.recv_timeout(LOOK_EVERY) {
-                Ok(Event::BlockJob { vm: of, disk, status }) if of == vm && disk == target => match status {
-                    status if status == wanted => return Ok(()),
-                    BlockJobStatus::Ready => {}
-                    BlockJobStatus::Completed => return Err(failed("it ended without becoming ready")),
-                    BlockJobStatus::Cancelled => return Err(failed("it was cancelled from outside")),
-                    BlockJobStatus::Failed => return Err(failed("QEMU reported an error")),
-                },
                 Ok(Event::ConnectionClosed) => return Err(Error::ConnectionClosed),
-                Ok(_) => {}
-                Err(_) if job.is_none() && !self.is_active(vm)? => {
-                    return Err(failed("the virtual machine stopped"));
+                _ => {}
+            }
+            // An end that an event reports counts only once the job is seen to be gone: it may be the late
+            // end of the disk's previous job.
+            match (self.block_job(vm, target)?, last) {
+                (Some(job), last) => {
+                    if last == Some(BlockJobStatus::Ready) && wanted == BlockJobStatus::Ready {
+                        return Ok(());
+                    }
+                    if progress(job).is_break() {
+                        self.abort_block_job(vm, target)?;
+                        return Err(Error::BlockJobCancelled { vm, target: target.to_owned() });
+                    }
                 }
-                Err(_) => {}
+                (None, Some(BlockJobStatus::Completed)) if wanted == BlockJobStatus::Completed => {
+                    return Ok(());
+                }
+                (None, Some(BlockJobStatus::Failed)) => return Err(failed("QEMU reported an error")),
+                (None, Some(BlockJobStatus::Cancelled)) => {
+                    return Err(failed("it was cancelled from outside"));
+                }
+                (None, Some(_)) => return Err(failed("it ended without becoming ready")),
+                (None, None) if event.is_err() => return Err(failed("it vanished without an event")),
+                (None, None) => {}
             }
         }
     }
