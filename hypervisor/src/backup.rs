@@ -3,7 +3,7 @@
 use crate::{Error, Hypervisor, Result, checkpoint, error, ffi, requests};
 use model::VmId;
 use std::{path::Path, time::Duration};
-use virt::{error::ErrorNumber, sys};
+use virt::error::ErrorNumber;
 
 /// How often a waiter looks for itself whether the job still exists, should its event be lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ impl Hypervisor {
         let record = new_checkpoint.map(|name| requests::checkpoint(name, &names, &all)).transpose()?;
         // Reading without KEEP drops what libvirt remembers of an earlier job: from here on an outcome,
         // by event or by statistics, belongs to this job.
-        let _ = domain.job_stats(sys::VIR_DOMAIN_JOB_STATS_COMPLETED);
+        let _ = ffi::completed_job(&domain, 0);
         self.inner.bus.forget_backup(vm);
         ffi::backup_begin(&domain, &backup, record.as_deref()).map_err(|source| match incremental {
             Some(name)
@@ -60,7 +60,7 @@ impl Hypervisor {
         loop {
             if let Some(outcome) = self.inner.bus.take_backup(vm, LOOK_EVERY) {
                 if let Ok(domain) = self.lookup(vm) {
-                    let _ = domain.job_stats(sys::VIR_DOMAIN_JOB_STATS_COMPLETED);
+                    let _ = ffi::completed_job(&domain, 0);
                 }
                 return Ok(outcome);
             }
@@ -109,18 +109,11 @@ impl Hypervisor {
             let error = Some("the virtual machine stopped".to_owned());
             return Ok(BackupOutcome { success: false, error, bytes: 0 });
         }
-        let stats = domain.job_stats(sys::VIR_DOMAIN_JOB_STATS_COMPLETED).map_err(|source| Error::Call {
+        let job = ffi::completed_job(&domain, 0).map_err(|source| Error::Call {
             what: "read job statistics of",
             vm,
             source,
         })?;
-        if stats.operation != Some(sys::VIR_DOMAIN_JOB_OPERATION_BACKUP as i32) {
-            return Err(Error::NoBackup { vm });
-        }
-        Ok(BackupOutcome {
-            success: stats.success == Some(true),
-            error: stats.error_message,
-            bytes: stats.disk_processed.unwrap_or(0),
-        })
+        job.filter(|job| job.backup).map(|job| job.outcome).ok_or(Error::NoBackup { vm })
     }
 }

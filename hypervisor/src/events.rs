@@ -24,9 +24,7 @@ pub enum Event {
     JobCompleted {
         vm: VmId,
         backup: bool,
-        success: bool,
-        error: Option<String>,
-        bytes: u64,
+        outcome: BackupOutcome,
     },
     /// `disk` is the target name (`vda`).
     BlockJob {
@@ -89,9 +87,8 @@ impl Bus {
     pub fn publish(&self, event: &Event) {
         let mut state = self.lock();
         match event {
-            Event::JobCompleted { vm, backup: true, success, error, bytes } => {
-                let outcome = BackupOutcome { success: *success, error: error.clone(), bytes: *bytes };
-                state.backups.insert(*vm, outcome);
+            Event::JobCompleted { vm, backup: true, outcome } => {
+                state.backups.insert(*vm, outcome.clone());
             }
             Event::Lifecycle { vm, change: Change::Undefined } => {
                 state.backups.remove(vm);

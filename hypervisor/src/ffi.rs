@@ -5,8 +5,10 @@
 //! are copied in and out; what libvirt allocates is freed here.
 #![allow(unsafe_code)]
 
-use crate::events::{Bus, Change, Event};
-use crate::overlay::{BlockJob, BlockJobKind};
+use crate::{
+    BackupOutcome, BlockJob, BlockJobKind,
+    events::{Bus, Change, Event},
+};
 use model::VmId;
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_uint, c_void},
@@ -98,6 +100,28 @@ pub fn abort_job(domain: &Domain) -> Result<()> {
     check(unsafe { sys::virDomainAbortJob(domain.as_ptr()) }).map(drop)
 }
 
+/// What libvirt remembers of the domain's last job; `None` when nothing. Not `virt`'s own function: that one
+/// is undefined behaviour when there are no parameters.
+pub fn completed_job(domain: &Domain, flags: sys::virDomainGetJobStatsFlags) -> Result<Option<JobEnd>> {
+    let (mut kind, mut count) = (0, 0);
+    let mut params: sys::virTypedParameterPtr = ptr::null_mut();
+    let flags = flags | sys::VIR_DOMAIN_JOB_STATS_COMPLETED;
+    // SAFETY: domain and out parameters outlive the call; libvirt fills `params` with `count` parameters,
+    // which are ours to free.
+    unsafe {
+        check(sys::virDomainGetJobStats(
+            domain.as_ptr(),
+            &raw mut kind,
+            &raw mut params,
+            &raw mut count,
+            flags,
+        ))?;
+        let end = job_end(borrowed_slice(params, count));
+        sys::virTypedParamsFree(params, count);
+        Ok((kind as c_uint != sys::VIR_DOMAIN_JOB_NONE).then_some(end))
+    }
+}
+
 pub fn block_commit(
     domain: &Domain,
     disk: &str,
@@ -139,6 +163,25 @@ pub fn block_job_abort(domain: &Domain, disk: &str, flags: sys::virDomainBlockJo
     let disk = CString::new(disk)?;
     // SAFETY: domain and string outlive the call.
     check(unsafe { sys::virDomainBlockJobAbort(domain.as_ptr(), disk.as_ptr(), flags) }).map(drop)
+}
+
+/// How a domain job ended.
+pub struct JobEnd {
+    pub backup: bool,
+    pub outcome: BackupOutcome,
+}
+
+fn job_end(params: &[sys::virTypedParameter]) -> JobEnd {
+    let backup = sys::VIR_DOMAIN_JOB_OPERATION_BACKUP as c_int;
+    JobEnd {
+        backup: int_param(params, sys::VIR_DOMAIN_JOB_OPERATION) == Some(backup),
+        outcome: BackupOutcome {
+            // Absent only where libvirt is too old to back up at all.
+            success: int_param(params, sys::VIR_DOMAIN_JOB_SUCCESS) == Some(1),
+            error: string_param(params, sys::VIR_DOMAIN_JOB_ERRMSG),
+            bytes: u64_param(params, sys::VIR_DOMAIN_JOB_DISK_PROCESSED).unwrap_or(0),
+        },
+    }
 }
 
 /// Freezes all file systems; how many were frozen.
@@ -289,18 +332,12 @@ unsafe extern "C" fn on_job_completed(
     opaque: *mut c_void,
 ) {
     // SAFETY: libvirt passes `count` parameters, which it keeps and frees itself.
-    let params = unsafe { borrowed_slice(params, count) };
-    let backup = sys::VIR_DOMAIN_JOB_OPERATION_BACKUP as c_int;
-    let event = |vm| Event::JobCompleted {
-        vm,
-        backup: int_param(params, sys::VIR_DOMAIN_JOB_OPERATION) == Some(backup),
-        // Absent for jobs of a libvirt older than the field; none of those can back up.
-        success: int_param(params, sys::VIR_DOMAIN_JOB_SUCCESS) == Some(1),
-        error: string_param(params, sys::VIR_DOMAIN_JOB_ERRMSG),
-        bytes: u64_param(params, sys::VIR_DOMAIN_JOB_DISK_PROCESSED).unwrap_or(0),
-    };
+    let JobEnd { backup, outcome } = job_end(unsafe { borrowed_slice(params, count) });
     // SAFETY: the domain is live for the call, `opaque` is the registered bus.
-    unsafe { bus(opaque).publish(&event(vm_id(domain))) };
+    unsafe {
+        let vm = vm_id(domain);
+        bus(opaque).publish(&Event::JobCompleted { vm, backup, outcome });
+    }
 }
 
 unsafe extern "C" fn on_block_job(
