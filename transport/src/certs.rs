@@ -1,13 +1,33 @@
-//! The certificate files of a host: `ca.pem`, `ca.key`, `host.pem`, `host.key` in one folder.
+//! The certificate files of a host: `ca.pem`, `ca.key`, `host.pem`, `host.key` in one folder. The authority's
+//! key exists on one host only; others get their key and certificate from it as a bundle.
 
-use crate::tls::TlsIdentity;
+use crate::tls::{TlsIdentity, dns_names, thumbprint};
+use aws_lc_rs::digest;
 use model::HostName;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
+};
+use rustls::{
+    RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use serde::Serialize;
 use std::{
-    io,
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+const CA_DAYS: i64 = 3653;
+const HOST_DAYS: i64 = 731;
+/// Certificates are valid a little before they are made: the peer's clock may be behind ours.
+const CLOCK_SKEW: Duration = Duration::minutes(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
@@ -15,6 +35,18 @@ pub enum CertificateError {
     Io { path: PathBuf, source: io::Error },
     #[error("{path} does not exist")]
     Absent { path: PathBuf },
+    #[error("{path} exists already; it is not replaced, because every certificate it signed would be lost")]
+    AuthorityExists { path: PathBuf },
+    #[error("{dir} already trusts another authority than the bundle's; remove ca.pem there to change it")]
+    OtherAuthority { dir: PathBuf },
+    #[error("{what} cannot be read as PEM: {problem}")]
+    Damaged { what: String, problem: &'static str },
+    #[error("the key does not belong to the certificate")]
+    OtherKey,
+    #[error("the certificate was not signed by the authority that comes with it")]
+    NotSigned,
+    #[error("cannot make a certificate")]
+    Generate(#[from] rcgen::Error),
 }
 
 /// What an operator wants to know of a certificate.
@@ -28,46 +60,233 @@ pub struct CertificateView {
     pub not_before: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     pub not_after: OffsetDateTime,
-    /// Thumbprints: hexadecimal digits, SHA-1 in upper case as other tools show it.
+    /// Thumbprints in hexadecimal digits, lower case.
     pub sha256: String,
     pub sha1: String,
-    /// `authority`, `client`, `server`.
+    /// Of `authority`, `client`, `server`.
     pub purpose: Vec<String>,
 }
 
 /// Makes an authority in `dir` (`ca.pem`, `ca.key`), valid for ten years from `now`. Refuses to replace one.
 pub fn init_ca(dir: &Path, now: OffsetDateTime) -> Result<(), CertificateError> {
-    let _ = (dir, now);
-    unimplemented!()
+    let fail = |source| CertificateError::Io { path: dir.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
+    for path in [dir.join("ca.key"), dir.join("ca.pem")] {
+        if path.try_exists().map_err(fail)? {
+            return Err(CertificateError::AuthorityExists { path });
+        }
+    }
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    // Two authorities must not look alike: verification finds an issuer by its name.
+    let id = &blake3::hash(key.public_key_raw()).to_hex()[..8];
+    params.distinguished_name = common_name(&format!("Relevo authority {id}"));
+    params.not_before = now - CLOCK_SKEW;
+    params.not_after = now + Duration::days(CA_DAYS);
+    let certificate = params.self_signed(&key)?;
+    write(&dir.join("ca.key"), key.serialize_pem().as_bytes(), 0o600)?;
+    write(&dir.join("ca.pem"), certificate.pem().as_bytes(), 0o644)
 }
 
-/// A key and certificate for `host`, signed by the authority in `dir`, valid for two years: one PEM text with
-/// key, certificate and authority. It is a secret.
+/// A key and certificate for `host`, signed by the authority in `dir`, valid for two years from `now`: one PEM
+/// text of key, certificate and authority. It is a secret.
 pub fn issue(dir: &Path, host: &HostName, now: OffsetDateTime) -> Result<String, CertificateError> {
-    let _ = (dir, host, now);
-    unimplemented!()
+    let authority = read(&dir.join("ca.pem"))?;
+    let authority_key = KeyPair::from_pem(&read(&dir.join("ca.key"))?)?;
+    let issuer = Issuer::from_ca_cert_pem(&authority, authority_key)?;
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new([host.as_str().to_owned()])?;
+    params.distinguished_name = common_name(host.as_str());
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    params.not_before = now - CLOCK_SKEW;
+    params.not_after = now + Duration::days(HOST_DAYS);
+    let certificate = params.signed_by(&key, &issuer)?;
+    Ok(key.serialize_pem() + &certificate.pem() + &authority)
 }
 
 /// Writes a bundle to `path`, mode 0600.
 pub fn write_bundle(path: &Path, bundle: &str) -> Result<(), CertificateError> {
-    let _ = (path, bundle);
-    unimplemented!()
+    write(path, bundle.as_bytes(), 0o600)
 }
 
-/// Puts a bundle's parts into `dir`.
+/// Puts a bundle's parts into `dir`, replacing the host's certificate and key. An authority that is there
+/// already must be the bundle's.
 pub fn install(bundle: &str, dir: &Path) -> Result<(), CertificateError> {
-    let _ = (bundle, dir);
-    unimplemented!()
+    let identity = parse_bundle(bundle)?;
+    let fail = |source| CertificateError::Io { path: dir.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
+    let ca_path = dir.join("ca.pem");
+    if ca_path.try_exists().map_err(fail)? {
+        if !certificates(&ca_path)?.contains(&identity.authorities[0]) {
+            return Err(CertificateError::OtherAuthority { dir: dir.to_owned() });
+        }
+    } else {
+        write_block(&ca_path, bundle, "CERTIFICATE", 1, 0o644)?;
+    }
+    // The old key with the new certificate is refused by `load`, so a crash between the two is seen; the bundle
+    // is installed again then.
+    write_block(&dir.join("host.key"), bundle, "PRIVATE KEY", 0, 0o600)?;
+    write_block(&dir.join("host.pem"), bundle, "CERTIFICATE", 0, 0o644)
 }
 
-/// The certificates in `dir`: authorities first, then the host's.
+/// The certificates in `dir`: authorities first, then the host's. Files that do not exist are left out.
 pub fn show(dir: &Path) -> Result<Vec<CertificateView>, CertificateError> {
-    let _ = dir;
-    unimplemented!()
+    let mut views = vec![];
+    for path in [dir.join("ca.pem"), dir.join("host.pem")] {
+        match certificates(&path) {
+            Ok(found) => {
+                for certificate in found {
+                    views.push(view(&path, &certificate)?);
+                }
+            }
+            Err(CertificateError::Absent { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(views)
 }
 
-/// What [`crate::Tls`] needs, from `dir`.
+/// What [`crate::Tls`] needs, from `dir`: everything must be there and fit together.
 pub fn load(dir: &Path) -> Result<TlsIdentity, CertificateError> {
-    let _ = dir;
-    unimplemented!()
+    let chain = certificates(&dir.join("host.pem"))?;
+    let path = dir.join("host.key");
+    let key = PrivateKeyDer::from_pem_slice(read(&path)?.as_bytes())
+        .map_err(|_| damaged(&path, "no private key"))?;
+    check_key(&key, &chain[0])?;
+    Ok(TlsIdentity { chain, key: Some(key), authorities: certificates(&dir.join("ca.pem"))? })
+}
+
+fn parse_bundle(bundle: &str) -> Result<TlsIdentity, CertificateError> {
+    let damaged = |problem| CertificateError::Damaged { what: "the bundle".to_owned(), problem };
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bundle.as_bytes()).collect();
+    let mut certificates = certificates.map_err(|_| damaged("broken certificate"))?;
+    if certificates.len() != 2 {
+        return Err(damaged("expected two certificates, the host's and its authority's"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(bundle.as_bytes()).map_err(|_| damaged("no private key"))?;
+    let authority = certificates.pop().expect("two");
+    check_key(&key, &certificates[0])?;
+    check_signed(&certificates[0], &authority)?;
+    Ok(TlsIdentity { chain: certificates, key: Some(key), authorities: vec![authority] })
+}
+
+/// Verifies as a peer would, at a time when the certificate is valid.
+fn check_signed(
+    host: &CertificateDer<'static>,
+    authority: &CertificateDer<'static>,
+) -> Result<(), CertificateError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.clone()).map_err(|_| CertificateError::NotSigned)?;
+    let (_, parsed) = X509Certificate::from_der(host).map_err(|_| CertificateError::NotSigned)?;
+    let name = dns_names(&parsed).into_iter().find_map(|name| ServerName::try_from(name).ok());
+    let from_s = u64::try_from(parsed.validity().not_before.timestamp()).unwrap_or(0);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|_| CertificateError::NotSigned)?;
+    let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(from_s));
+    name.and_then(|name| verifier.verify_server_cert(host, &[], &name, &[], at).ok())
+        .map(drop)
+        .ok_or(CertificateError::NotSigned)
+}
+
+fn check_key(key: &PrivateKeyDer<'static>, certificate: &CertificateDer<'_>) -> Result<(), CertificateError> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let pair = rustls::sign::CertifiedKey::from_der(
+        vec![certificate.clone().into_owned()],
+        key.clone_key(),
+        &provider,
+    );
+    pair.map(drop).map_err(|_| CertificateError::OtherKey)
+}
+
+fn view(path: &Path, der: &CertificateDer<'_>) -> Result<CertificateView, CertificateError> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| damaged(path, "broken certificate"))?;
+    let usage = certificate.extended_key_usage().ok().flatten();
+    let purposes = [
+        ("authority", certificate.is_ca()),
+        ("client", usage.as_ref().is_some_and(|usage| usage.value.client_auth)),
+        ("server", usage.as_ref().is_some_and(|usage| usage.value.server_auth)),
+    ];
+    Ok(CertificateView {
+        path: path.to_owned(),
+        subject: certificate.subject().to_string(),
+        sans: dns_names(&certificate),
+        issuer: certificate.issuer().to_string(),
+        not_before: certificate.validity().not_before.to_datetime(),
+        not_after: certificate.validity().not_after.to_datetime(),
+        sha256: thumbprint(&digest::SHA256, der),
+        sha1: thumbprint(&digest::SHA1_FOR_LEGACY_USE_ONLY, der),
+        purpose: purposes.iter().filter(|(_, is)| *is).map(|(name, _)| (*name).to_owned()).collect(),
+    })
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}
+
+/// At least one certificate.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(read(path)?.as_bytes()).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(damaged(path, "no certificate")),
+        Err(_) => Err(damaged(path, "broken certificate")),
+    }
+}
+
+fn damaged(path: &Path, problem: &'static str) -> CertificateError {
+    CertificateError::Damaged { what: path.display().to_string(), problem }
+}
+
+fn read(path: &Path) -> Result<String, CertificateError> {
+    fs::read_to_string(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => CertificateError::Absent { path: path.to_owned() },
+        io::ErrorKind::InvalidData => damaged(path, "not a text"),
+        _ => CertificateError::Io { path: path.to_owned(), source },
+    })
+}
+
+/// Replaces a file durably. The mode holds from the first byte on: a secret is never readable in between.
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), CertificateError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = Path::new(&temporary);
+    let replace = || {
+        model::durable::remove(temporary)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        model::durable::rename(temporary, path)
+    };
+    replace().map_err(|source| CertificateError::Io { path: path.to_owned(), source })
+}
+
+fn write_block(
+    path: &Path,
+    bundle: &str,
+    label: &str,
+    index: usize,
+    mode: u32,
+) -> Result<(), CertificateError> {
+    let text = block(bundle, label, index).ok_or(CertificateError::Damaged {
+        what: "the bundle".to_owned(),
+        problem: "expected a PKCS #8 key and two certificates",
+    })?;
+    write(path, format!("{text}\n").as_bytes(), mode)
+}
+
+/// The PEM block number `index` with this label, as it stands in `text`.
+fn block<'a>(text: &'a str, label: &str, index: usize) -> Option<&'a str> {
+    let end = format!("-----END {label}-----");
+    let (start, _) = text.match_indices(&format!("-----BEGIN {label}-----")).nth(index)?;
+    let length = text[start..].find(&end)? + end.len();
+    Some(&text[start..start + length])
 }

@@ -9,6 +9,19 @@ pub const PROTOCOL: u16 = 1;
 /// The oldest protocol version that this build still speaks.
 pub const PROTOCOL_OLDEST: u16 = 1;
 
+/// HTTP header: in a request the version that it is written in, in an answer the versions spoken, newest first.
+pub const PROTOCOL_HEADER: &str = "relevo-protocol";
+
+/// Whether this build understands requests written in `version`.
+pub fn speaks(version: u16) -> bool {
+    (PROTOCOL_OLDEST..=PROTOCOL).contains(&version)
+}
+
+/// The versions of this build, newest first, as they stand in [`PROTOCOL_HEADER`].
+pub fn spoken() -> String {
+    (PROTOCOL_OLDEST..=PROTOCOL).rev().map(|version| version.to_string()).collect::<Vec<_>>().join(", ")
+}
+
 /// A place in a delta's stream: the frames before it, and the chain value over all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {

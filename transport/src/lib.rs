@@ -12,9 +12,15 @@
 pub mod authorize;
 pub mod certs;
 pub mod client;
+mod connect;
+pub mod decode;
+pub mod encode;
 pub mod error;
+pub mod fault;
+pub mod frame;
 pub mod header;
 pub mod limit;
+mod send;
 pub mod server;
 pub mod stream;
 pub mod tls;
@@ -22,11 +28,9 @@ pub mod tls;
 pub use authorize::{Authorization, HostPattern, authorize};
 pub use client::{Client, ClientOptions, PeerAddress, Progress, SendOptions};
 pub use encode::Compression;
-pub use error::{CallError, LinkError, SendError};
+pub use error::{CallError, LinkError, LinkProblem, SendError};
 pub use header::{DeltaDisk, DeltaHeader, Mark, PROTOCOL, PROTOCOL_OLDEST};
 pub use limit::Limiter;
 pub use server::{Handler, Server};
 pub use stream::{ChunkStream, ReceiveError, Received, Totals};
 pub use tls::{Peer, Tls, TlsIdentity};
-
-pub mod encode;
