@@ -48,6 +48,7 @@ impl Hypervisor {
             {
                 checkpoint::failed("back up from", vm, name, source)
             }
+            _ if domain.is_active() == Ok(false) => Error::NotRunning { vm },
             _ => Error::Call { what: "begin a backup of", vm, source },
         })
     }

@@ -31,7 +31,8 @@ pub struct CheckpointSize {
 pub enum Deleted {
     /// With its bitmap, whose bits went to the older checkpoint's.
     Whole,
-    /// Only libvirt's record: the bitmap was gone already, or could not be used.
+    /// Only libvirt's record: the domain does not run, or the bitmap of at least one disk is gone. What is
+    /// left of it in an image stays there until [`crate::image::remove_bitmap`].
     RecordOnly,
     /// There was none.
     Absent,
@@ -91,8 +92,7 @@ impl Hypervisor {
     }
 
     /// Deletes a checkpoint and says what of it there was. Where its bitmap is gone or the domain does not
-    /// run, the record alone is deleted; the bitmap of a shut-off domain then stays in the image for
-    /// [`crate::image::remove_bitmap`].
+    /// run, the record alone is deleted.
     pub fn delete_checkpoint(&self, vm: VmId, name: &str) -> Result<Deleted> {
         let domain = self.lookup(vm)?;
         let handle = match ffi::lookup_checkpoint(&domain, name) {
@@ -103,10 +103,10 @@ impl Hypervisor {
         if self.is_active(vm)? {
             match handle.delete(0) {
                 Ok(()) => return Ok(Deleted::Whole),
-                Err(error) if error::is(&error, ErrorNumber::OperationTimeout) => {
-                    return Err(failed("delete", vm, name, error));
+                Err(error) if bitmap_is_gone(&error) => {
+                    tracing::warn!(%vm, name, %error, "deleting the checkpoint's record only");
                 }
-                Err(error) => tracing::warn!(%vm, name, %error, "deleting the checkpoint's record only"),
+                Err(source) => return Err(failed("delete", vm, name, source)),
             }
         }
         handle
@@ -114,6 +114,13 @@ impl Hypervisor {
             .map(|()| Deleted::RecordOnly)
             .map_err(|source| failed("delete the record of", vm, name, source))
     }
+}
+
+/// Any other failure (a job that runs, say) must not part a live bitmap from its record.
+fn bitmap_is_gone(error: &VirtError) -> bool {
+    // libvirt has a number for this only when it backs up.
+    error::is(error, ErrorNumber::CheckpointInconsistent)
+        || error.message().contains("not found in backing chain")
 }
 
 pub(crate) fn failed(what: &'static str, vm: VmId, name: &str, source: VirtError) -> Error {

@@ -55,7 +55,8 @@ struct Inner {
 
 impl Hypervisor {
     /// Opens `uri` (`qemu:///system`, or what [`prepare_embedded_root`] returned) and subscribes to the
-    /// events. Another process that has the same embedded root open is [`Error::RootInUse`].
+    /// events. Another process that has the same embedded root open is [`Error::RootInUse`]; libvirt cannot
+    /// open any embedded root in this process after that, so the only way on is to exit.
     pub fn connect(uri: &str) -> Result<Self> {
         run_event_loop()?;
         let connection = Connect::open(Some(uri)).map_err(|source| match embedded_root(uri) {

@@ -57,8 +57,8 @@ impl Hypervisor {
     }
 
     /// Commits the disk's active layer, and all layers between, into `base` (without: the bottom), and
-    /// pivots to it. `progress` is called with what is done; `Break` cancels, and the domain stays where it
-    /// was. The overlay's file is the caller's to delete.
+    /// pivots to it. `progress` is called at least once with what is done; `Break` cancels, and the domain
+    /// stays where it was. The overlay's file is the caller's to delete.
     pub fn commit_active(
         &self,
         vm: VmId,
@@ -129,15 +129,8 @@ impl Hypervisor {
             reason: Some(reason.into()),
         };
         let mut last = None;
+        let mut waited_in_vain = false;
         loop {
-            let event = events.recv_timeout(LOOK_EVERY);
-            match event {
-                Ok(Event::BlockJob { vm: of, ref disk, status }) if of == vm && disk == target => {
-                    last = Some(status);
-                }
-                Ok(Event::ConnectionClosed) => return Err(Error::ConnectionClosed),
-                _ => {}
-            }
             // An end that an event reports counts only once the job is seen to be gone: it may be the late
             // end of the disk's previous job.
             match (self.block_job(vm, target)?, last) {
@@ -158,8 +151,16 @@ impl Hypervisor {
                     return Err(failed("it was cancelled from outside"));
                 }
                 (None, Some(_)) => return Err(failed("it ended without becoming ready")),
-                (None, None) if event.is_err() => return Err(failed("it vanished without an event")),
+                (None, None) if waited_in_vain => return Err(failed("it vanished without an event")),
                 (None, None) => {}
+            }
+            match events.recv_timeout(LOOK_EVERY) {
+                Ok(Event::BlockJob { vm: of, disk, status }) if of == vm && disk == target => {
+                    last = Some(status);
+                }
+                Ok(Event::ConnectionClosed) => return Err(Error::ConnectionClosed),
+                Ok(_) => {}
+                Err(_) => waited_in_vain = true,
             }
         }
     }

@@ -182,6 +182,7 @@ fn replug(interface: &mut Element, networks: &NetworkChoice) {
     );
     if was_passed_through {
         drop_children(interface, &["driver", "backend"]);
+        interface.attributes.remove("managed");
     }
     let mac = child_mut(interface, "mac");
     let address = new_mac(attribute(mac, "address").unwrap_or_default());
@@ -321,3 +322,6 @@ pub(crate) fn text(element: &Element) -> Option<String> {
 pub(crate) fn child_text(parent: &Element, name: &str) -> Option<String> {
     parent.get_child(name).and_then(text)
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,10 +21,16 @@ pub const CLUSTER: u64 = 64 << 10;
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 pub struct Host {
-    pub hypervisor: Hypervisor,
-    monitor: Connect,
+    /// `None` only while reconnecting, and while the folder is being removed.
+    link: Option<Link>,
     dir: TempDir,
     _turn: MutexGuard<'static, ()>,
+}
+
+struct Link {
+    hypervisor: Hypervisor,
+    /// For what only tests may do: QEMU's own monitor.
+    monitor: Connect,
 }
 
 pub struct Disk {
@@ -36,18 +42,26 @@ impl Host {
     pub fn new() -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::Builder::new().prefix("rv").tempdir_in("/tmp").unwrap();
-        let uri = prepare_embedded_root(&dir.path().join("l")).unwrap();
-        let hypervisor = Hypervisor::connect(&uri).unwrap();
-        let monitor = Connect::open(Some(&uri)).unwrap();
-        Self { hypervisor, monitor, dir, _turn: turn }
+        let link = Some(Link::open(&dir));
+        Self { link, dir, _turn: turn }
+    }
+
+    pub fn hypervisor(&self) -> &Hypervisor {
+        &self.link().hypervisor
+    }
+
+    fn link(&self) -> &Link {
+        self.link.as_ref().expect("connected")
+    }
+
+    /// Closes libvirt, so that its driver state is written and forgotten, and opens it again. Domains run on.
+    pub fn reconnect(&mut self) {
+        self.link = None;
+        self.link = Some(Link::open(&self.dir));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
-    }
-
-    pub fn uri(&self) -> &str {
-        self.hypervisor.uri()
     }
 
     /// A new qcow2 of 4 MiB.
@@ -66,8 +80,8 @@ impl Host {
 
     /// Defines a domain with these disks (virtio, qcow2) and starts it paused.
     pub fn run(&self, name: &str, disks: &[Disk]) -> VmId {
-        let vm = self.hypervisor.define(&domain_xml(name, VmId::random(), disks)).unwrap();
-        self.hypervisor.start_paused(vm).unwrap();
+        let vm = self.hypervisor().define(&domain_xml(name, VmId::random(), disks)).unwrap();
+        self.hypervisor().start_paused(vm).unwrap();
         vm
     }
 
@@ -85,8 +99,19 @@ impl Host {
     }
 
     pub fn human_monitor(&self, vm: VmId, command: &str) -> String {
-        let domain = self.monitor.lookup_domain_by_uuid(vm.0).unwrap();
+        let domain = self.link().monitor.lookup_domain_by_uuid(vm.0).unwrap();
         domain.qemu_monitor_command(command, sys::VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP).unwrap()
+    }
+
+    pub fn snapshot_internal(&self, vm: VmId, name: &str) {
+        let domain = self.link().monitor.lookup_domain_by_uuid(vm.0).unwrap();
+        let xml = format!("<domainsnapshot><name>{name}</name></domainsnapshot>");
+        domain.create_snapshot_xml(&xml, 0).unwrap();
+    }
+
+    /// Saves the domain's memory to libvirt's managed save image and stops it.
+    pub fn save(&self, vm: VmId) {
+        self.link().monitor.lookup_domain_by_uuid(vm.0).unwrap().managed_save(0).unwrap();
     }
 
     /// The process that libvirt started for the domain.
@@ -100,17 +125,26 @@ impl Host {
         let attempt = uuid::Uuid::new_v4();
         let spools: Vec<_> = targets.iter().map(|target| self.path(&format!("{attempt}-{target}"))).collect();
         let pairs: Vec<_> = targets.iter().copied().zip(spools.iter().map(PathBuf::as_path)).collect();
-        self.hypervisor.backup_begin(vm, since, new, &pairs).unwrap();
-        let outcome = self.hypervisor.wait_backup(vm).unwrap();
+        self.hypervisor().backup_begin(vm, since, new, &pairs).unwrap();
+        let outcome = self.hypervisor().wait_backup(vm).unwrap();
         assert!(outcome.success, "{outcome:?}");
         spools
     }
 }
 
+impl Link {
+    fn open(dir: &TempDir) -> Self {
+        let uri = prepare_embedded_root(&dir.path().join("l")).unwrap();
+        let hypervisor = Hypervisor::connect(&uri).unwrap();
+        Self { hypervisor, monitor: Connect::open(Some(&uri)).unwrap() }
+    }
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
-        for info in self.hypervisor.domains().unwrap_or_default() {
-            if let Err(error) = self.hypervisor.destroy(info.vm) {
+        let Some(link) = self.link.take() else { return };
+        for info in link.hypervisor.domains().unwrap_or_default() {
+            if let Err(error) = link.hypervisor.destroy(info.vm) {
                 eprintln!("cannot stop {}: {error}", info.name);
             }
         }

@@ -1,0 +1,220 @@
+//! Connecting, inventory, starting and stopping.
+
+mod support;
+
+use hypervisor::{
+    Change, DiskDevice, DiskSource, DomainState, Error, Event, Hypervisor, NetworkChoice, TestCopy, xml,
+};
+use model::VmId;
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Command, Stdio},
+    time::Duration,
+};
+use support::{Disk, Host, MIB, disk, domain_xml, qemu_img, text};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_root_that_another_process_holds_is_refused_by_name() {
+    let dir = tempfile::Builder::new().prefix("rv").tempdir_in("/tmp").unwrap();
+    let uri = hypervisor::prepare_embedded_root(dir.path()).unwrap();
+    let mut other = Command::new("virsh")
+        .args(["-q", "-c", &uri])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    other.stdin.as_mut().unwrap().write_all(b"uri\n").unwrap();
+    let mut answers = BufReader::new(other.stdout.take().unwrap()).lines();
+    assert!(answers.by_ref().map(Result::unwrap).any(|line| line.trim() == uri), "virsh is connected");
+
+    let refused = Hypervisor::connect(&uri).err();
+    assert!(matches!(&refused, Some(Error::RootInUse { root, .. }) if root == dir.path()), "{refused:?}");
+    drop(other.stdin.take());
+    other.wait().unwrap();
+}
+
+#[test]
+fn a_domain_lives_and_every_step_is_an_event() {
+    let host = Host::new();
+    let hypervisor = host.hypervisor().clone();
+    let events = hypervisor.events();
+    let vm = hypervisor.define(&domain_xml("life", VmId::random(), &[])).unwrap();
+    assert_eq!(hypervisor.find("life").unwrap(), Some(vm));
+    assert_eq!(hypervisor.find(&vm.to_string()).unwrap(), Some(vm));
+    assert_eq!(hypervisor.find("death").unwrap(), None);
+    assert!(matches!(hypervisor.pause(vm), Err(Error::NotRunning { .. })));
+    hypervisor.start_paused(vm).unwrap();
+    assert_eq!(hypervisor.state(vm).unwrap(), Some(DomainState::Paused));
+    hypervisor.resume(vm).unwrap();
+    hypervisor.wait_for_state(vm, DomainState::Running, PATIENCE).unwrap();
+    hypervisor.pause(vm).unwrap();
+    hypervisor.start(vm).unwrap();
+    assert!(matches!(hypervisor.undefine(vm), Err(Error::StillThere { .. })));
+    hypervisor.set_autostart(vm, true).unwrap();
+    assert!(hypervisor.domain(vm).unwrap().unwrap().autostart);
+
+    let waiter = std::thread::spawn({
+        let hypervisor = hypervisor.clone();
+        move || hypervisor.wait_for_state(vm, DomainState::ShutOff, PATIENCE)
+    });
+    hypervisor.destroy(vm).unwrap();
+    waiter.join().unwrap().unwrap();
+    hypervisor.destroy(vm).unwrap();
+    let short = Duration::from_millis(50);
+    let waited = hypervisor.wait_for_state(vm, DomainState::Running, short);
+    assert!(matches!(waited, Err(Error::StateTimeout { .. })), "{waited:?}");
+    hypervisor.undefine(vm).unwrap();
+    hypervisor.undefine(vm).unwrap();
+    assert!(matches!(hypervisor.start(vm), Err(Error::NoSuchDomain { .. })));
+
+    let mut seen = vec![];
+    while seen.last() != Some(&Change::Undefined) {
+        match events.recv_timeout(PATIENCE).unwrap() {
+            Event::Lifecycle { vm: of, change } if of == vm => seen.push(change),
+            _ => {}
+        }
+    }
+    for change in [Change::Defined, Change::Started, Change::Paused, Change::Resumed, Change::Stopped] {
+        assert!(seen.contains(&change), "no {change:?} in {seen:?}");
+    }
+}
+
+#[test]
+fn a_start_right_after_a_stop_succeeds() {
+    let host = Host::new();
+    let a = host.image("a.qcow2");
+    let vm = host.run("again", &[disk("vda", &a)]);
+    for _ in 0..4 {
+        host.hypervisor().destroy(vm).unwrap();
+        host.hypervisor().start_paused(vm).unwrap();
+    }
+    assert!(host.hypervisor().is_active(vm).unwrap());
+}
+
+#[test]
+fn the_inventory_names_what_cannot_be_replicated_and_why() {
+    let host = Host::new();
+    let image = |name: &str, options: &str| {
+        let path = host.path(name);
+        qemu_img(&["create", "-q", "-f", "qcow2", "-o", options, text(&path), "4M"]);
+        path
+    };
+    let good = host.image("good.qcow2");
+    let over = host.overlay("over.qcow2", &good);
+    let raw = host.path("raw.img");
+    qemu_img(&["create", "-q", "-f", "raw", text(&raw), "1M"]);
+    let luks = host.path("luks.qcow2");
+    let secret = "secret,id=s,data=x";
+    let luks_options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+    qemu_img(&["create", "-q", "--object", secret, "-f", "qcow2", "-o", luks_options, text(&luks), "1M"]);
+    let data_file = format!("data_file={},data_file_raw=on", host.path("data.raw").display());
+    let files = [
+        ("vda", over.clone(), "qcow2", ""),
+        ("vdb", raw, "raw", ""),
+        ("vdc", luks, "qcow2", "encrypted"),
+        ("vdd", image("l2.qcow2", "extended_l2=on"), "qcow2", "extended L2"),
+        ("vde", image("zstd.qcow2", "compression_type=zstd"), "qcow2", "zstd"),
+        ("vdf", image("ext.qcow2", &data_file), "qcow2", "data file"),
+        ("vdg", image("old.qcow2", "compat=0.10"), "qcow2", "version 2"),
+        ("vdh", host.path("missing.qcow2"), "qcow2", "there is no image"),
+    ];
+    let mut disks: String = files
+        .iter()
+        .map(|(target, path, format, _)| {
+            format!(
+                "<disk type='file' device='disk'><driver name='qemu' type='{format}'/><source file='{}'/>\
+                 <target dev='{target}' bus='virtio'/></disk>",
+                path.display()
+            )
+        })
+        .collect();
+    disks += &format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{0}'/>\
+         <target dev='vdi' bus='virtio'/><transient/></disk>\
+         <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{0}'/>\
+         <target dev='vdj' bus='virtio'/><shareable/></disk>\
+         <disk type='network' device='disk'><driver name='qemu' type='raw'/>\
+         <source protocol='nbd' name='x'><host name='h' port='1'/></source><target dev='vdk' bus='virtio'/></disk>\
+         <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/gone'/>\
+         <target dev='vdl' bus='virtio'/><readonly/></disk>\
+         <disk type='file' device='cdrom'><target dev='hda' bus='ide'/><readonly/></disk>\
+         <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>\
+         <interface type='user'><mac address='52:54:00:01:02:03'/></interface>",
+        good.display()
+    );
+    let definition =
+        domain_xml("zoo", VmId::random(), &[]).replace("<devices>", &format!("<devices>{disks}"));
+    let vm = host.hypervisor().define(&definition).unwrap();
+    let info = host.hypervisor().domain(vm).unwrap().unwrap();
+    assert_eq!((info.name.as_str(), info.state, info.persistent), ("zoo", DomainState::ShutOff, true));
+    assert_eq!((info.memory_bytes, info.vcpus), (16 * MIB, 1));
+    assert_eq!(info.guest_agent, Some(false));
+    assert_eq!(info.interfaces[0].mac, "52:54:00:01:02:03");
+
+    let find = |target: &str| info.disks.iter().find(|d| d.target == target).unwrap();
+    let first = find("vda");
+    assert_eq!((first.path(), first.size_bytes), (Some(over.as_path()), 4 * MIB));
+    assert_eq!(first.backing_chain.iter().map(|l| l.path.as_path()).collect::<Vec<_>>(), [good.as_path()]);
+    for (target, _, _, reason) in &files {
+        match find(target).refused.as_deref() {
+            None => assert!(reason.is_empty(), "{target} should be refused: {reason}"),
+            Some(text) => assert!(!reason.is_empty() && text.contains(reason), "{target}: {text}"),
+        }
+    }
+    for (target, reason) in [("vdi", "transient"), ("vdj", "shareable"), ("vdk", "network")] {
+        assert!(find(target).refused.as_deref().unwrap().contains(reason), "{target}");
+    }
+    for target in ["vdl", "hda"] {
+        assert!(!find(target).is_replicated() && find(target).refused.is_none(), "{target}");
+    }
+    assert_eq!((find("hda").device, &find("hda").source), (DiskDevice::Cdrom, &DiskSource::None));
+}
+
+#[test]
+fn a_saved_domain_is_not_undefined_and_an_internal_snapshot_is_seen() {
+    let host = Host::new();
+    let a = host.image("a.qcow2");
+    let vm = host.run("saved", &[disk("vda", &a)]);
+    let answer = host.human_monitor(vm, "info status");
+    assert!(answer.contains("paused"), "{answer}");
+    host.snapshot_internal(vm, "before");
+    assert_eq!(host.hypervisor().domain(vm).unwrap().unwrap().internal_snapshots, ["before"]);
+    host.save(vm);
+    assert!(host.hypervisor().domain(vm).unwrap().unwrap().has_managed_save);
+    assert!(matches!(host.hypervisor().undefine(vm), Err(Error::HasManagedSave { .. })));
+}
+
+#[test]
+fn a_test_copy_runs_beside_its_original() {
+    let host = Host::new();
+    let a = host.image("a.qcow2");
+    let more = "<serial type='file'><source path='SERIAL'/></serial>\
+                <interface type='user'><mac address='52:54:00:01:02:03'/></interface>\
+                <graphics type='vnc' port='-1' autoport='yes'/>"
+        .replace("SERIAL", text(&host.path("serial.log")));
+    let original = domain_xml("original", VmId::random(), &[disk("vda", &a)])
+        .replace("<devices>", &format!("<genid/><devices>{more}"));
+    let vm = host.hypervisor().define(&original).unwrap();
+    host.hypervisor().start_paused(vm).unwrap();
+
+    let copy = TestCopy {
+        name: "original - Test".into(),
+        vm: VmId::random(),
+        networks: NetworkChoice::Unplug,
+        nvram: None,
+    };
+    let definition = host.hypervisor().xml(vm, true).unwrap();
+    let test_disk: Disk = disk("vda", &host.image("test.qcow2"));
+    let copied = xml::for_test_copy(&definition, &copy).unwrap();
+    let copied = xml::set_disk_source(&copied, test_disk.target, &test_disk.path, "qcow2").unwrap();
+    assert_eq!(host.hypervisor().define(&copied).unwrap(), copy.vm);
+    host.hypervisor().start_paused(copy.vm).unwrap();
+    let names: Vec<_> = host.hypervisor().domains().unwrap().into_iter().map(|d| (d.name, d.state)).collect();
+    let paused = DomainState::Paused;
+    assert_eq!(names, [("original".to_owned(), paused), ("original - Test".to_owned(), paused)]);
+    let genid = |xml: &str| xml.split("<genid>").nth(1).unwrap()[..36].to_owned();
+    assert_ne!(genid(&host.hypervisor().xml(copy.vm, true).unwrap()), genid(&definition));
+}
