@@ -1,10 +1,11 @@
 //! The guest agent: freezing and thawing the guest's file systems.
 //!
 //! An agent that died while it holds the channel answers nothing, and libvirt then waits as long as it was
-//! told to. So the wait is set before every call ([`Hypervisor::freeze`]'s timeout, rounded up to whole
-//! seconds), and libvirt gives up by itself; no thread is left behind. A guest whose agent froze it and died
-//! after that cannot be thawed by anyone but the guest: Windows thaws itself after ten seconds, and
-//! `thaw` is always tried.
+//! told to. So the wait is set before every call (rounded up to whole seconds; libvirt keeps it for the
+//! domain, for other clients too), and libvirt gives up by itself: no thread is left behind. Before each
+//! command libvirt makes the agent echo a number, so a freeze mostly is not even sent to a dead agent. One
+//! that died after it froze the guest cannot be helped from outside; a thaw is always tried, and Windows
+//! thaws itself after ten seconds.
 
 use crate::{Error, Hypervisor, Result, error, ffi};
 use model::VmId;
@@ -16,7 +17,8 @@ const THAW_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Hypervisor {
     /// Freezes all file systems of the guest and says how many there were. If the agent does not answer in
-    /// time, a thaw is tried, in case the freeze arrives late, and the error is [`Error::AgentSilent`].
+    /// time, a thaw is tried, in case the freeze arrives late, and the error is [`Error::AgentSilent`]: so
+    /// the call takes at most about twice `timeout`.
     pub fn freeze(&self, vm: VmId, timeout: Duration) -> Result<u32> {
         let domain = self.lookup(vm)?;
         set_timeout(&domain, vm, timeout)?;
@@ -29,6 +31,7 @@ impl Hypervisor {
                 }
                 Err(Error::AgentSilent { vm, timeout })
             }
+            Err(error) if error::is(&error, ErrorNumber::ArgumentUnsupported) => Err(Error::NoAgent { vm }),
             Err(source) => {
                 // A freeze that failed half way may have frozen some file systems.
                 let _ = ffi::thaw(&domain);
@@ -57,7 +60,9 @@ impl Hypervisor {
         match domain.time(0) {
             Ok(_) => Ok(true),
             Err(error) if silent(&error) => Ok(false),
-            Err(error) if error::is(&error, ErrorNumber::ConfigUnsupported) => Ok(false),
+            Err(error) if error::is(&error, ErrorNumber::ArgumentUnsupported) => Ok(false),
+            // A refusal is an answer too; libvirt has no number of its own for it.
+            Err(error) if error.message().contains("unable to execute QEMU agent command") => Ok(true),
             Err(source) => Err(Error::Call { what: "ask the agent of", vm, source }),
         }
     }

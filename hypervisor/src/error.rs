@@ -55,6 +55,8 @@ pub enum Error {
     #[error("block job on disk {target} of virtual machine {vm} was cancelled")]
     BlockJobCancelled { vm: VmId, target: String },
 
+    #[error("virtual machine {vm} has no channel for a guest agent")]
+    NoAgent { vm: VmId },
     #[error("the guest agent of virtual machine {vm} did not answer within {timeout:?}")]
     AgentSilent { vm: VmId, timeout: Duration },
 

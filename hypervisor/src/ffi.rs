@@ -201,8 +201,26 @@ pub fn set_agent_timeout(domain: &Domain, timeout_s: i32) -> Result<()> {
     check(unsafe { sys::virDomainAgentSetResponseTimeout(domain.as_ptr(), timeout_s, 0) }).map(drop)
 }
 
-/// What was registered for one kind of event; dropping it deregisters.
-pub struct Registration {
+/// Everything that was registered with a connection; dropping it deregisters.
+pub struct Registrations {
+    _events: Vec<Registration>,
+    _close: CloseRegistration,
+}
+
+struct CloseRegistration {
+    connection: Connect,
+    _bus: Arc<Bus>,
+}
+
+impl Drop for CloseRegistration {
+    fn drop(&mut self) {
+        // SAFETY: the connection is live. libvirt waits for a callback that runs, and a callback that is
+        // not registered is only refused.
+        unsafe { sys::virConnectUnregisterCloseCallback(self.connection.as_ptr(), Some(on_close)) };
+    }
+}
+
+struct Registration {
     connection: Connect,
     id: c_int,
 }
@@ -215,7 +233,7 @@ impl Drop for Registration {
 }
 
 /// Sends every event of the connection that [`Event`] knows to `bus`, until the registrations are dropped.
-pub fn register_events(connection: &Connect, bus: &Arc<Bus>) -> Result<Vec<Registration>> {
+pub fn register_events(connection: &Connect, bus: &Arc<Bus>) -> Result<Registrations> {
     type Callback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
     type Lifecycle =
         unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int;
@@ -275,17 +293,14 @@ pub fn register_events(connection: &Connect, bus: &Arc<Bus>) -> Result<Vec<Regis
         }
         registrations.push(Registration { connection: connection.clone(), id });
     }
-    let opaque = Arc::into_raw(bus.clone()).cast_mut().cast::<c_void>();
-    // SAFETY: as above; the callback goes with the connection.
-    let closed = unsafe {
-        sys::virConnectRegisterCloseCallback(connection.as_ptr(), Some(on_close), opaque, Some(free_bus))
-    };
-    if closed < 0 {
-        // Only remote connections can close under us; the embedded driver refuses the registration.
-        // SAFETY: refused, so the reference is still ours.
-        unsafe { free_bus(opaque) };
-    }
-    Ok(registrations)
+    let opaque = Arc::as_ptr(bus).cast_mut().cast::<c_void>();
+    // SAFETY: the bus outlives the callback: `CloseRegistration` holds it and takes the callback back before
+    // it lets go. (The embedded driver accepts the callback and forgets it, so it could not free anything.)
+    let result =
+        unsafe { sys::virConnectRegisterCloseCallback(connection.as_ptr(), Some(on_close), opaque, None) };
+    check(result)?;
+    let close = CloseRegistration { connection: connection.clone(), _bus: bus.clone() };
+    Ok(Registrations { _events: registrations, _close: close })
 }
 
 unsafe extern "C" fn free_bus(opaque: *mut c_void) {

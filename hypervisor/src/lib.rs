@@ -22,7 +22,7 @@ pub mod xml;
 pub use backup::BackupOutcome;
 pub use checkpoint::{CheckpointInfo, CheckpointSize, Deleted};
 pub use error::{Error, Result};
-pub use events::{Change, Event};
+pub use events::{BlockJobStatus, Change, Event};
 pub use image::{BitmapInfo, ImageLayer};
 pub use inventory::{DiskDevice, DiskInfo, DiskSource, DomainInfo, DomainState, InterfaceInfo, TpmInfo};
 pub use overlay::{BlockJob, BlockJobKind, Overlay};
@@ -49,7 +49,7 @@ struct Inner {
     uri: String,
     bus: Arc<Bus>,
     /// Before the connection, so that the callbacks go first.
-    _registrations: Vec<ffi::Registration>,
+    _registrations: ffi::Registrations,
     connection: Connect,
 }
 
