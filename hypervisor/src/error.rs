@@ -14,6 +14,8 @@ pub enum Error {
     Connect { uri: String, source: virt::error::Error },
     #[error("libvirt root {root} is in use by another process")]
     RootInUse { root: PathBuf, source: virt::error::Error },
+    #[error("this process cannot open libvirt root {root}: it has opened {first}, and can open no other")]
+    SecondRoot { root: PathBuf, first: PathBuf },
     #[error("cannot subscribe to events of libvirt at {uri}")]
     RegisterEvents { uri: String, source: virt::error::Error },
     #[error("libvirt closed the connection")]

@@ -3,8 +3,8 @@
 //! replication.
 //!
 //! Every call blocks: run it where blocking is allowed. [`Hypervisor`] is a handle that can be cloned and
-//! shared between threads. One process holds at most one embedded root at a time, because libvirt's
-//! driver state is per process; [`prepare_embedded_root`] makes such a root.
+//! shared between threads. One process can open one embedded root in its life, because libvirt sets up its
+//! embedded driver once and never again; [`prepare_embedded_root`] makes such a root.
 
 pub mod agent;
 pub mod backup;
@@ -56,8 +56,16 @@ struct Inner {
 impl Hypervisor {
     /// Opens `uri` (`qemu:///system`, or what [`prepare_embedded_root`] returned) and subscribes to the
     /// events. Another process that has the same embedded root open is [`Error::RootInUse`]; libvirt cannot
-    /// open any embedded root in this process after that, so the only way on is to exit.
+    /// open any embedded root in this process after that, so the only way on is to exit. A root other than
+    /// the first that this process opened is [`Error::SecondRoot`].
     pub fn connect(uri: &str) -> Result<Self> {
+        static FIRST_ROOT: OnceLock<PathBuf> = OnceLock::new();
+        if let Some(root) = embedded_root(uri) {
+            let first = FIRST_ROOT.get_or_init(|| root.clone());
+            if *first != root {
+                return Err(Error::SecondRoot { root, first: first.clone() });
+            }
+        }
         run_event_loop()?;
         let connection = Connect::open(Some(uri)).map_err(|source| match embedded_root(uri) {
             // libvirt has no error number for this; the pid file's name is what tells it from others.

@@ -34,6 +34,9 @@ fn a_root_that_another_process_holds_is_refused_by_name() {
     assert!(matches!(&refused, Some(Error::RootInUse { root, .. }) if root == dir.path()), "{refused:?}");
     drop(other.stdin.take());
     other.wait().unwrap();
+    let second = tempfile::Builder::new().prefix("rv").tempdir_in("/tmp").unwrap();
+    let second = Hypervisor::connect(&hypervisor::prepare_embedded_root(second.path()).unwrap()).err();
+    assert!(matches!(second, Some(Error::SecondRoot { .. })), "{second:?}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! A host of its own per test: an embedded libvirt under a short temporary folder, and domains without a
 //! guest. They start paused; what a guest would write is written through QEMU's monitor, below the virtual
 //! device and above the block layer that is tested.
+//!
+//! A process can open one embedded root in its life, so every test needs a process of its own: run them with
+//! `cargo nextest run`.
 #![allow(dead_code)]
 
 use hypervisor::{Hypervisor, prepare_embedded_root};
@@ -8,7 +11,6 @@ use model::VmId;
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -17,14 +19,10 @@ use virt::{connect::Connect, sys};
 pub const MIB: u64 = 1 << 20;
 pub const CLUSTER: u64 = 64 << 10;
 
-/// libvirt's embedded driver is per process; `cargo test` runs a file's tests as threads of one.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
 pub struct Host {
     /// `None` only while reconnecting, and while the folder is being removed.
     link: Option<Link>,
     dir: TempDir,
-    _turn: MutexGuard<'static, ()>,
 }
 
 struct Link {
@@ -40,10 +38,9 @@ pub struct Disk {
 
 impl Host {
     pub fn new() -> Self {
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::Builder::new().prefix("rv").tempdir_in("/tmp").unwrap();
         let link = Some(Link::open(&dir));
-        Self { link, dir, _turn: turn }
+        Self { link, dir }
     }
 
     pub fn hypervisor(&self) -> &Hypervisor {
@@ -54,7 +51,7 @@ impl Host {
         self.link.as_ref().expect("connected")
     }
 
-    /// Closes libvirt, so that its driver state is written and forgotten, and opens it again. Domains run on.
+    /// Closes the connection with all that it knows of jobs, and opens another one. Domains run on.
     pub fn reconnect(&mut self) {
         self.link = None;
         self.link = Some(Link::open(&self.dir));
