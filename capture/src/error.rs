@@ -34,6 +34,8 @@ pub enum CaptureError {
     DiskMoved { vm: VmId, target: String, expected: PathBuf, found: String },
     #[error("vm {vm} has internal snapshots: {}", names.join(", "))]
     InternalSnapshots { vm: VmId, names: Vec<String> },
+    #[error("disk {target} of vm {vm} cannot be captured: {reason}")]
+    Refused { vm: VmId, target: String, reason: String },
     #[error("the delta needs {needed_bytes} bytes in {path}, of which {free_bytes} are free")]
     SpoolFull { path: PathBuf, needed_bytes: u64, free_bytes: u64 },
     /// Nothing tells what changed since `base`: resync with [`crate::Cut::Compare`].
@@ -52,6 +54,8 @@ pub enum CaptureError {
     PeerHashes { disk: DiskId, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("the peer gave {given} hashes of disk {disk} where {asked} were asked for")]
     PeerHashesCount { disk: DiskId, asked: u32, given: usize },
+    #[error("there is no digest {path}")]
+    NoDigest { path: PathBuf },
     #[error("disk {disk} shrank from {before_bytes} to {now_bytes} bytes")]
     Shrunk { disk: DiskId, before_bytes: u64, now_bytes: u64 },
     #[error("the backup job of delta {delta} failed: {why}")]
@@ -66,7 +70,10 @@ pub enum CaptureError {
 }
 
 /// Turns an I/O error into [`CaptureError::File`].
-pub(crate) fn file_error(what: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> CaptureError {
+pub(crate) fn file_error(
+    what: &'static str,
+    path: &std::path::Path,
+) -> impl FnOnce(io::Error) -> CaptureError {
     let path = path.to_owned();
     move |source| CaptureError::File { what, path, source }
 }

@@ -61,7 +61,9 @@ pub enum Cut {
 pub enum Consistency {
     Crash,
     /// Ask the guest agent to freeze the file systems; see [`Prepared::application_consistent`].
-    Application { freeze_timeout_s: u32 },
+    Application {
+        freeze_timeout_s: u32,
+    },
 }
 
 /// Result of [`crate::Capture::cut`]; the same again when the step is repeated.

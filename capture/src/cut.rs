@@ -1,0 +1,319 @@
+//! Cutting: the turn is planned and journalled, the cut made in the way that fits the VM, and its answer
+//! journalled before it is given.
+
+use crate::{
+    Capture, Consistency, Cut, Disk, DiskFormat, Prepared, PreparedDisk, Tracking,
+    error::{CaptureError, Result, file_error},
+    image::{Image, runs},
+    journal::{Hashes, Journal, Kind, OverlaySet, Stage, Turn, TurnDisk},
+    places::make_folder,
+};
+use hypervisor::DomainInfo;
+use model::{AttemptId, ClusterSet, DeltaId, Digest, ZERO_CLUSTER, durable, sums::SumsWriter};
+use std::{fs, path::Path};
+
+/// What making the cut found out.
+pub(crate) struct Moment {
+    pub cut_at_ms: i64,
+    /// As in [`Prepared::application_consistent`].
+    pub application_consistent: Option<Result<(), String>>,
+}
+
+impl Capture {
+    /// Fixes `delta` durably. Repeated with the same delta it gives the same answer. When it fails, the VM
+    /// is as it was before and its changes will be in the next delta.
+    pub fn cut(
+        &self,
+        delta: DeltaId,
+        base: Option<DeltaId>,
+        how: Cut,
+        consistency: Consistency,
+    ) -> Result<Prepared> {
+        let mut journal = self.journal()?;
+        match &journal.turn {
+            Some(turn) if turn.delta != delta => {
+                return Err(CaptureError::TurnPending { pending: turn.delta });
+            }
+            Some(turn) if turn.stage != Stage::Begun => return self.answer(turn),
+            Some(_) => self.take_back(&mut journal)?,
+            None => {}
+        }
+        self.make_folders()?;
+        let domain = self.domain()?;
+        self.refuse_uncapturable(&domain)?;
+        let turn = self.plan(&journal, &domain, delta, base, &how)?;
+        make_folder(&self.turn_folder(delta))?;
+        if let Cut::Compare { candidates: Some(candidates) } = &how {
+            self.save_candidates(delta, candidates)?;
+        }
+        let result = self.make(&mut journal, turn, consistency);
+        match result {
+            Err(error) if !matches!(error, CaptureError::Stopped { .. }) => {
+                if journal.turn.is_some() {
+                    self.take_back(&mut journal)?;
+                }
+                Err(error)
+            }
+            result => result,
+        }
+    }
+
+    fn make(&self, journal: &mut Journal, turn: Turn, consistency: Consistency) -> Result<Prepared> {
+        let live = self.is_live()?;
+        if turn.kind == Kind::Incremental && turn.tracking == Tracking::Bitmap && live {
+            self.require_live_room(&turn)?;
+        }
+        journal.turn = Some(turn.clone());
+        self.save(journal)?;
+        self.fault.at("begun")?;
+        let moment = match (turn.tracking, turn.kind, live) {
+            (Tracking::Bitmap, Kind::Incremental, true) => self.back_up_live(&turn, consistency)?,
+            (Tracking::Bitmap, Kind::Incremental, false) => self.back_up_offline(&turn)?,
+            (Tracking::Bitmap, _, true) => self.freeze_live(&turn, consistency)?,
+            (Tracking::Bitmap, _, false) => self.freeze_offline(&turn)?,
+            (Tracking::RollingOverlay, _, true) => self.roll_live(&turn, consistency)?,
+            (Tracking::RollingOverlay, _, false) => self.roll_offline(&turn)?,
+        };
+        self.fault.at("cut")?;
+        let prepared = self.prepare(journal, &turn, moment)?;
+        let mut ready = turn;
+        ready.stage = if ready.kind == Kind::Incremental { Stage::Read } else { Stage::Ready };
+        ready.prepared = Some(Prepared { small_files: vec![], ..prepared.clone() });
+        if ready.tracking == Tracking::RollingOverlay {
+            journal.overlays.push(overlay_set(&ready));
+        }
+        journal.turn = Some(ready);
+        self.save(journal)?;
+        self.fault.at("ready")?;
+        Ok(prepared)
+    }
+
+    fn plan(
+        &self,
+        journal: &Journal,
+        domain: &DomainInfo,
+        delta: DeltaId,
+        base: Option<DeltaId>,
+        how: &Cut,
+    ) -> Result<Turn> {
+        let tracking = self.tracking();
+        let attempt = AttemptId::random();
+        let kind = match how {
+            Cut::Incremental => Kind::Incremental,
+            Cut::Full => Kind::Full,
+            Cut::Compare { .. } => Kind::Compare,
+        };
+        if kind == Kind::Incremental {
+            self.require_tracked(journal, base, delta)?;
+        }
+        let mut disks = vec![];
+        for disk in &self.disks {
+            let top = journal.overlays.last().and_then(|set| set.path(disk.disk)).unwrap_or(&disk.path);
+            self.expect_source(domain, disk, top)?;
+            let size_bytes = self.info(domain, disk)?.size_bytes;
+            self.refuse_shrunk(journal, kind, disk, size_bytes)?;
+            let bitmap = tracking == Tracking::Bitmap;
+            let spooled = bitmap && kind == Kind::Incremental;
+            let (read, read_format) = match (spooled, top == disk.path) {
+                (true, _) => (self.spool_path(attempt, disk.disk), DiskFormat::Qcow2),
+                (false, true) => (disk.path.clone(), disk.format),
+                (false, false) => (top.to_owned(), DiskFormat::Qcow2),
+            };
+            disks.push(TurnDisk {
+                disk: disk.disk,
+                size_bytes,
+                read,
+                read_format,
+                alone: spooled,
+                overlay: (!spooled).then(|| self.overlay_path(attempt, disk)),
+                hashes: self.hashes(disk, kind, base)?,
+            });
+        }
+        Ok(Turn { delta, base, attempt, kind, tracking, stage: Stage::Begun, disks, prepared: None })
+    }
+
+    /// Incremental is possible only from the delta that tracking counts from.
+    fn require_tracked(&self, journal: &Journal, base: Option<DeltaId>, delta: DeltaId) -> Result<()> {
+        let Some(base) = base else {
+            let why = "an incremental cut needs a base".into();
+            return Err(CaptureError::NotTracked { base: delta, why });
+        };
+        if journal.settled != Some(base) {
+            let why = journal.settled.map_or("nothing is tracked".into(), |at| format!("tracked is {at}"));
+            return Err(CaptureError::NotTracked { base, why });
+        }
+        Ok(())
+    }
+
+    fn refuse_shrunk(&self, journal: &Journal, kind: Kind, disk: &Disk, now_bytes: u64) -> Result<()> {
+        match journal.sizes.iter().find(|(id, _)| *id == disk.disk) {
+            Some((_, before_bytes)) if kind == Kind::Incremental && now_bytes < *before_bytes => {
+                Err(CaptureError::Shrunk { disk: disk.disk, before_bytes: *before_bytes, now_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn hashes(&self, disk: &Disk, kind: Kind, base: Option<DeltaId>) -> Result<Hashes> {
+        if kind == Kind::Full {
+            return Ok(Hashes::Replace);
+        }
+        let at_base = self.digest_at(disk, base)?.is_some();
+        Ok(match (at_base, kind) {
+            (true, _) => Hashes::Apply,
+            (false, Kind::Incremental) => Hashes::Sums,
+            (false, _) => Hashes::Replace,
+        })
+    }
+
+    /// The digest, if it describes `base`. A damaged one is as good as none, because it can be built anew.
+    pub(crate) fn digest_at(&self, disk: &Disk, base: Option<DeltaId>) -> Result<Option<Digest>> {
+        match Digest::open(&self.digest_path(disk.disk)) {
+            Ok(digest) => Ok(digest.filter(|digest| base.is_some() && digest.state() == base)),
+            Err(error @ model::digest::DigestError::Damaged { .. }) => {
+                tracing::warn!(vm = %self.vm, disk = %disk.disk, %error, "the digest is given up");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn save_candidates(&self, delta: DeltaId, candidates: &[ClusterSet]) -> Result<()> {
+        for (disk, set) in self.disks.iter().zip(candidates) {
+            let path = self.candidates_path(delta, disk.disk);
+            durable::replace_file(&path, &set.to_bytes()).map_err(file_error("write", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Everything that the answer needs, durable in the turn's folder.
+    fn prepare(&self, journal: &Journal, turn: &Turn, moment: Moment) -> Result<Prepared> {
+        let mut disks = vec![];
+        let mut bytes = (turn.kind == Kind::Incremental).then_some(0);
+        for disk in &turn.disks {
+            let counted = match turn.kind {
+                Kind::Incremental => Some(self.write_manifest(journal, turn, disk)?),
+                _ => None,
+            };
+            if let (Some(bytes), Some((data, _))) = (&mut bytes, counted) {
+                *bytes += data * model::CLUSTER_BYTES;
+            }
+            disks.push(PreparedDisk {
+                disk: disk.disk,
+                size_bytes: disk.size_bytes,
+                data_clusters: counted.map(|(data, _)| data),
+                zero_clusters: counted.map(|(_, zero)| zero),
+            });
+        }
+        let small_files = self.save_small_files(turn.delta)?;
+        let folder = self.turn_folder(turn.delta);
+        durable::sync_parent(&folder.join("x")).map_err(file_error("sync", &folder))?;
+        durable::sync_parent(&folder).map_err(file_error("sync", &folder))?;
+        self.fault.at("manifest")?;
+        Ok(Prepared {
+            delta: turn.delta,
+            base: turn.base,
+            disks,
+            domain_xml: self.clean_xml(journal)?,
+            small_files,
+            cut_at_ms: moment.cut_at_ms,
+            bytes,
+            application_consistent: moment.application_consistent,
+            needs_peer_hashes: turn.kind == Kind::Compare
+                && turn.disks.iter().any(|disk| disk.hashes == Hashes::Replace),
+        })
+    }
+
+    /// Hashes what the delta holds of a disk and lists what the peer has not; (data, zero) clusters.
+    fn write_manifest(&self, journal: &Journal, turn: &Turn, disk: &TurnDisk) -> Result<(u64, u64)> {
+        let image = disk.open()?;
+        let touched = match turn.tracking {
+            Tracking::Bitmap => image.touched()?,
+            Tracking::RollingOverlay => journal.touched(disk.disk)?,
+        };
+        let digest = match disk.hashes {
+            Hashes::Apply => self.digest_at(self.disk(disk.disk)?, turn.base)?,
+            _ => None,
+        };
+        let mut sums = SumsWriter::create(&self.sums_path(turn.delta, disk.disk), disk.size_bytes)?;
+        let (mut data, mut zero) = (0, 0);
+        for (first, count) in runs(&touched) {
+            let hashes = image.hashes(first, count, disk.size_bytes)?;
+            let known = digest.as_ref().map(|digest| digest.read(first, count)).transpose()?;
+            for (index, hash) in hashes.into_iter().enumerate() {
+                if known.as_ref().is_some_and(|known| known[index] == hash) {
+                    continue;
+                }
+                sums.push(first + u32::try_from(index).expect("a short run"), hash)?;
+                *(if hash == ZERO_CLUSTER { &mut zero } else { &mut data }) += 1;
+            }
+        }
+        sums.finish()?;
+        Ok((data, zero))
+    }
+
+    /// Copies NVRAM and TPM state into the turn's folder.
+    fn save_small_files(&self, delta: DeltaId) -> Result<Vec<(String, Vec<u8>)>> {
+        let domain = self.domain()?;
+        let mut files = vec![];
+        if let Some(path) = domain.nvram.filter(|path| path.exists()) {
+            files.push(("nvram".to_owned(), fs::read(&path).map_err(file_error("read", &path))?));
+        }
+        if let Some(folder) = domain.tpm.and_then(|tpm| tpm.state).filter(|folder| folder.exists()) {
+            for entry in fs::read_dir(&folder).map_err(file_error("list", &folder))? {
+                let path = entry.map_err(file_error("list", &folder))?.path();
+                if !path.is_file() || path.extension().is_some_and(|e| e == "lock") || name(&path) == ".lock"
+                {
+                    continue;
+                }
+                files.push((
+                    format!("tpm-{}", name(&path)),
+                    fs::read(&path).map_err(file_error("read", &path))?,
+                ));
+            }
+        }
+        for (name, bytes) in &files {
+            let path = self.turn_folder(delta).join(format!("{SMALL}{name}"));
+            durable::replace_file(&path, bytes).map_err(file_error("write", &path))?;
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// The journalled answer with its small files.
+    fn answer(&self, turn: &Turn) -> Result<Prepared> {
+        let mut prepared = turn.prepared.clone().ok_or(CaptureError::UnknownDelta { delta: turn.delta })?;
+        let folder = self.turn_folder(turn.delta);
+        for entry in fs::read_dir(&folder).map_err(file_error("list", &folder))? {
+            let path = entry.map_err(file_error("list", &folder))?.path();
+            if let Some(small) = name(&path).strip_prefix(SMALL) {
+                let bytes = fs::read(&path).map_err(file_error("read", &path))?;
+                prepared.small_files.push((small.to_owned(), bytes));
+            }
+        }
+        prepared.small_files.sort();
+        Ok(prepared)
+    }
+}
+
+/// What the copies of small files in a turn's folder begin with.
+const SMALL: &str = "small-";
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+pub(crate) fn overlay_set(turn: &Turn) -> OverlaySet {
+    let paths = turn.disks.iter().filter_map(|disk| Some((disk.disk, disk.overlay.clone()?)));
+    OverlaySet { disks: paths.collect() }
+}
+
+impl TurnDisk {
+    pub(crate) fn open(&self) -> Result<Image> {
+        if self.alone {
+            Image::open_alone(&self.read)
+        } else {
+            Image::open_chain(&self.read, self.read_format)
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The second and third step of a turn: reading the delta, and settling or giving it up.
+
+use crate::{
+    Capture, PeerHashes, Tracking,
+    error::{CaptureError, Result, file_error},
+    journal::{Hashes, Journal, Kind, Stage, Turn, TurnDisk},
+    places::{CHECKPOINT_PREFIX, checkpoint_name},
+    reader::{Manifest, Reader, Record, Reference, Scan, Source, Window},
+};
+use hypervisor::image as images;
+use model::{
+    ClusterSet, DeltaId, Digest, durable,
+    sums::{SumsReader, SumsWriter},
+};
+use std::{collections::VecDeque, fs, io};
+
+impl Capture {
+    /// The delta's chunks from the start. `peer` is needed where `needs_peer_hashes` says so. The delta can
+    /// be settled after the iterator has returned `None`.
+    pub fn reader(&self, delta: DeltaId, peer: Option<PeerHashes>) -> Result<Reader> {
+        let journal = self.journal()?;
+        let turn = journal.turn(delta).filter(|turn| turn.stage != Stage::Begun);
+        let turn = turn.ok_or(CaptureError::UnknownDelta { delta })?;
+        let mut disks = VecDeque::new();
+        for (index, disk) in (0..).zip(&turn.disks) {
+            disks.push_back(self.disk_source(turn, index, disk, peer.is_some())?);
+        }
+        let capture = self.clone();
+        let finish = (turn.kind != Kind::Incremental)
+            .then(|| Box::new(move || capture.mark_read(delta)) as Box<dyn FnOnce() -> Result<()> + Send>);
+        Ok(Reader { delta, disks, peer, finish, queue: VecDeque::new() })
+    }
+
+    fn disk_source(&self, turn: &Turn, index: u16, disk: &TurnDisk, has_peer: bool) -> Result<Source> {
+        let (image, size_bytes) = (disk.open()?, disk.size_bytes);
+        let sums_path = self.sums_path(turn.delta, disk.disk);
+        if turn.kind == Kind::Incremental {
+            let sums = SumsReader::open(&sums_path)?.peekable();
+            return Ok(Source::Manifest(Manifest { index, image, size_bytes, sums }));
+        }
+        let reference = match (turn.kind, disk.hashes) {
+            (Kind::Full, _) => Reference::Nothing,
+            (_, Hashes::Apply) => match self.digest_at(self.disk(disk.disk)?, turn.base)? {
+                Some(digest) => Reference::Digest(digest),
+                None => return Err(CaptureError::NoReference { delta: turn.delta, disk: disk.disk }),
+            },
+            _ if has_peer => Reference::Peer,
+            _ => return Err(CaptureError::NoReference { delta: turn.delta, disk: disk.disk }),
+        };
+        let record = match disk.hashes {
+            Hashes::Replace => {
+                Record::Digest(Digest::create(&self.new_digest_path(turn.delta, disk.disk), size_bytes)?)
+            }
+            Hashes::Apply | Hashes::Sums => Record::Sums(Some(SumsWriter::create(&sums_path, size_bytes)?)),
+        };
+        Ok(Source::Scan(Scan {
+            index,
+            disk: disk.disk,
+            image,
+            size_bytes,
+            next: 0,
+            candidates: self.candidates(turn, disk)?,
+            reference,
+            record,
+            window: Window::default(),
+        }))
+    }
+
+    fn candidates(&self, turn: &Turn, disk: &TurnDisk) -> Result<Option<ClusterSet>> {
+        let path = self.candidates_path(turn.delta, disk.disk);
+        let damaged = || io::Error::other("the cluster set is cut short");
+        match fs::read(&path) {
+            Ok(bytes) => {
+                ClusterSet::from_bytes(&bytes).map(Some).ok_or_else(|| file_error("read", &path)(damaged()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(file_error("read", &path)(source)),
+        }
+    }
+
+    fn mark_read(&self, delta: DeltaId) -> Result<()> {
+        let folder = self.turn_folder(delta);
+        durable::sync_parent(&folder.join("x")).map_err(file_error("sync", &folder))?;
+        let mut journal = self.journal()?;
+        if let Some(turn) = journal.turn.as_mut().filter(|turn| turn.delta == delta) {
+            turn.stage = Stage::Read;
+        }
+        self.save(&journal)
+    }
+
+    /// The peer has `delta` on disk and the caller has recorded that durably. Repeated, it finishes what was
+    /// left or does nothing.
+    pub fn settle(&self, delta: DeltaId) -> Result<()> {
+        let mut journal = self.journal()?;
+        let Some(turn) = journal.turn(delta).cloned() else {
+            if journal.settled == Some(delta) {
+                return self.sweep(&journal).map(drop);
+            }
+            return Err(CaptureError::UnknownDelta { delta });
+        };
+        if turn.stage != Stage::Read {
+            return Err(CaptureError::NotRead { delta });
+        }
+        for disk in &turn.disks {
+            self.settle_digest(&turn, disk)?;
+        }
+        self.fault.at("digests settled")?;
+        match turn.tracking {
+            Tracking::Bitmap => self.commit_back(&turn)?,
+            Tracking::RollingOverlay => self.commit_pile(&mut journal)?,
+        }
+        if turn.tracking == Tracking::Bitmap {
+            self.drop_checkpoints(Some(delta))?;
+        }
+        self.fault.at("old tracking dropped")?;
+        journal.settled = Some(delta);
+        journal.sizes = turn.disks.iter().map(|disk| (disk.disk, disk.size_bytes)).collect();
+        journal.turn = None;
+        self.save(&journal)?;
+        self.fault.at("settled")?;
+        self.remove_turn_files(&turn)
+    }
+
+    /// Makes the digest describe the delta. The tag is written last, so this can be repeated.
+    fn settle_digest(&self, turn: &Turn, disk: &TurnDisk) -> Result<()> {
+        let path = self.digest_path(disk.disk);
+        match disk.hashes {
+            Hashes::Sums => Ok(()),
+            Hashes::Replace => {
+                let new = self.new_digest_path(turn.delta, disk.disk);
+                // Absent: an earlier call has moved it.
+                let Some(mut digest) = Digest::open(&new)? else { return Ok(()) };
+                digest.set_state(Some(turn.delta))?;
+                fs::rename(&new, &path).map_err(file_error("rename", &new))?;
+                durable::sync_parent(&path).map_err(file_error("sync", &path))
+            }
+            Hashes::Apply => {
+                // The tag is the base's, the delta's, or none where a resize was cut off.
+                let Some(mut digest) = Digest::open(&path)? else { return Ok(()) };
+                if digest.state() == Some(turn.delta) {
+                    return Ok(());
+                }
+                if digest.size_bytes() != disk.size_bytes {
+                    digest.resize(disk.size_bytes)?;
+                }
+                let sums = SumsReader::open(&self.sums_path(turn.delta, disk.disk))?;
+                let entries: Result<Vec<_>, _> = sums.collect();
+                Ok(digest.apply(entries?.into_iter(), turn.delta)?)
+            }
+        }
+    }
+
+    /// Gives up a turn that was not acknowledged; its changes will be in the next delta.
+    pub fn abandon(&self, delta: DeltaId) -> Result<()> {
+        let mut journal = self.journal()?;
+        if journal.turn(delta).is_none() {
+            return self.sweep(&journal).map(drop);
+        }
+        self.take_back(&mut journal)
+    }
+
+    /// Undoes the turn, as far as it got.
+    pub(crate) fn take_back(&self, journal: &mut Journal) -> Result<()> {
+        let Some(turn) = journal.turn.clone() else { return Ok(()) };
+        if self.is_live()? && self.hypervisor.abort_backup(self.vm)? {
+            let outcome = self.hypervisor.wait_backup(self.vm);
+            tracing::info!(vm = %self.vm, ?outcome, "aborted the backup of a turn that is given up");
+        }
+        match turn.tracking {
+            Tracking::Bitmap => {
+                self.commit_back(&turn)?;
+                self.fault.at("taken off")?;
+                self.drop_checkpoint(&checkpoint_name(turn.delta))?;
+            }
+            Tracking::RollingOverlay => self.keep_overlays(journal, &turn)?,
+        }
+        journal.turn = None;
+        self.save(journal)?;
+        self.fault.at("given up")?;
+        self.remove_turn_files(&turn)
+    }
+
+    /// Deletes our checkpoints but one. Their bits need no merging: each of our bitmaps records by itself.
+    pub(crate) fn drop_checkpoints(&self, keep: Option<DeltaId>) -> Result<()> {
+        let keep = keep.map(checkpoint_name);
+        let mut names: Vec<String> =
+            self.hypervisor.checkpoints(self.vm)?.into_iter().map(|checkpoint| checkpoint.name).collect();
+        if !self.is_live()? {
+            for disk in &self.disks {
+                names.extend(images::bitmaps(&disk.path)?.into_iter().map(|bitmap| bitmap.name));
+            }
+        }
+        names.sort();
+        names.dedup();
+        for name in names {
+            if name.starts_with(CHECKPOINT_PREFIX) && Some(&name) != keep.as_ref() {
+                self.drop_checkpoint(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a checkpoint and its bitmaps, as far as they are there.
+    pub(crate) fn drop_checkpoint(&self, name: &str) -> Result<()> {
+        self.hypervisor.delete_checkpoint(self.vm, name)?;
+        if !self.is_live()? {
+            for disk in &self.disks {
+                images::remove_bitmap(&disk.path, name)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! The frozen base of a first copy or a resync where bitmaps track: an overlay on every disk lets the VM go
+//! on (or start) while the files beneath stand still and are read directly.
+//!
+//! A checkpoint is made first, so that whatever is written from then on is in its bitmap: in the base until
+//! the overlay is there, in the overlay afterwards, and in the base again once the overlay is committed back.
+
+use crate::{
+    Capture, Consistency, DiskFormat,
+    cut::Moment,
+    error::{CaptureError, Result, file_error},
+    journal::Turn,
+    places::{CHECKPOINT_PREFIX, checkpoint_name, make_folder},
+    spool, tools,
+};
+use hypervisor::{image, overlay::Overlay, xml};
+use model::durable;
+use std::{ops::ControlFlow, path::Path};
+
+impl Capture {
+    pub(crate) fn freeze_live(&self, turn: &Turn, consistency: Consistency) -> Result<Moment> {
+        self.hypervisor.create_checkpoint(self.vm, &checkpoint_name(turn.delta), &self.targets())?;
+        self.fault.at("checkpoint made")?;
+        self.put_overlays_live(turn, consistency)
+    }
+
+    /// One snapshot over all disks.
+    pub(crate) fn put_overlays_live(&self, turn: &Turn, consistency: Consistency) -> Result<Moment> {
+        let overlays = self.overlays(turn)?;
+        for (_, path) in &overlays {
+            make_parent(path)?;
+        }
+        self.consistently(consistency, || {
+            Ok(self.hypervisor.snapshot_external(self.vm, &overlays, Overlay::Create)?)
+        })
+    }
+
+    pub(crate) fn freeze_offline(&self, turn: &Turn) -> Result<Moment> {
+        let name = checkpoint_name(turn.delta);
+        for disk in &self.disks {
+            if !image::bitmaps(&disk.path)?.iter().any(|bitmap| bitmap.name == name) {
+                image::add_bitmap(&disk.path, &name)?;
+            }
+        }
+        self.fault.at("bitmaps added")?;
+        self.put_overlays_offline(turn, |disk, overlay| {
+            // Older tracking must not miss what is written above it.
+            for bitmap in image::bitmaps(disk)? {
+                if bitmap.name.starts_with(CHECKPOINT_PREFIX) && !bitmap.in_use {
+                    image::add_bitmap(overlay, &bitmap.name)?;
+                }
+            }
+            Ok(())
+        })?;
+        self.record_checkpoint(turn.delta)?;
+        Ok(Moment { cut_at_ms: (self.clock)(), application_consistent: None })
+    }
+
+    /// Makes overlays on what the disks stand on now and defines the domain on them. `dress` sees each
+    /// (file below, overlay) before it counts.
+    pub(crate) fn put_overlays_offline(
+        &self,
+        turn: &Turn,
+        dress: impl Fn(&Path, &Path) -> Result<()>,
+    ) -> Result<()> {
+        let mut text = self.hypervisor.xml(self.vm, true)?;
+        for ((target, overlay), disk) in self.overlays(turn)?.into_iter().zip(&turn.disks) {
+            make_parent(overlay)?;
+            spool::remove(overlay)?;
+            tools::create_overlay(overlay, &disk.read, disk.read_format)?;
+            dress(&disk.read, overlay)?;
+            sync_file(overlay)?;
+            text = xml::set_disk_source(&text, target, overlay, DiskFormat::Qcow2.name())?;
+        }
+        self.fault.at("overlays created")?;
+        if self.is_live()? {
+            return Err(CaptureError::Running { vm: self.vm });
+        }
+        self.hypervisor.define(&text)?;
+        Ok(())
+    }
+
+    fn overlays<'a>(&'a self, turn: &'a Turn) -> Result<Vec<(&'a str, &'a Path)>> {
+        let pair = |disk: &'a crate::journal::TurnDisk| {
+            let overlay = disk.overlay.as_deref().ok_or(CaptureError::UnknownDelta { delta: turn.delta })?;
+            Ok((self.disk(disk.disk)?.target.as_str(), overlay))
+        };
+        turn.disks.iter().map(pair).collect()
+    }
+
+    /// Commits a turn's overlays back and removes them. Finishes what an earlier call left, and does nothing
+    /// where it was done.
+    pub(crate) fn commit_back(&self, turn: &Turn) -> Result<()> {
+        let live = self.is_live()?;
+        let domain = self.domain()?;
+        let mut standing = vec![];
+        for (disk, entry) in self.disks.iter().zip(&turn.disks) {
+            let Some(overlay) = &entry.overlay else { continue };
+            if self.source(&domain, disk)? == overlay {
+                standing.push((disk, overlay));
+            }
+        }
+        if live {
+            for (disk, overlay) in standing {
+                // A job that an earlier process left is followed by nobody: begin again.
+                self.hypervisor.abort_block_job(self.vm, &disk.target)?;
+                self.hypervisor
+                    .commit_active(self.vm, &disk.target, Some(&disk.path), |_| ControlFlow::Continue(()))?;
+                self.fault.at("one overlay committed")?;
+                tracing::debug!(vm = %self.vm, overlay = %overlay.display(), "committed back");
+            }
+        } else if !standing.is_empty() {
+            let mut text = self.hypervisor.xml(self.vm, true)?;
+            for (disk, overlay) in standing {
+                tools::commit(overlay, &disk.path)?;
+                sync_file(&disk.path)?;
+                self.fault.at("one overlay committed")?;
+                text = xml::set_disk_source(&text, &disk.target, &disk.path, disk.format.name())?;
+            }
+            self.hypervisor.define(&text)?;
+        }
+        self.fault.at("overlays committed")?;
+        for overlay in turn.disks.iter().filter_map(|disk| disk.overlay.as_ref()) {
+            spool::remove(overlay)?;
+        }
+        Ok(())
+    }
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    path.parent().map_or(Ok(()), make_folder)
+}
+
+/// Makes a file that a tool wrote durable, with its name.
+pub(crate) fn sync_file(path: &Path) -> Result<()> {
+    std::fs::File::open(path)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| durable::sync_parent(path))
+        .map_err(file_error("sync", path))
+}

@@ -1,0 +1,104 @@
+//! The steady state: a push-mode backup of the running VM into the spool, all disks at one instant.
+
+use crate::{
+    Capture, Consistency,
+    cut::Moment,
+    error::{CaptureError, Result},
+    journal::Turn,
+    places::checkpoint_name,
+    spool,
+};
+use model::DeltaId;
+use std::{path::PathBuf, time::Duration};
+
+impl Capture {
+    /// Asks the base's checkpoint for the delta's size before anything is begun.
+    pub(crate) fn require_live_room(&self, turn: &Turn) -> Result<()> {
+        let base = base(turn)?;
+        let size = self
+            .hypervisor
+            .checkpoint_size(self.vm, &checkpoint_name(base))
+            .map_err(|error| not_tracked(base, error))?;
+        spool::require_room(&self.spool_folder(), size.total_bytes, self.limits)
+    }
+
+    pub(crate) fn back_up_live(&self, turn: &Turn, consistency: Consistency) -> Result<Moment> {
+        let base = base(turn)?;
+        let paths: Vec<PathBuf> =
+            self.disks.iter().map(|disk| self.spool_path(turn.attempt, disk.disk)).collect();
+        let targets: Vec<_> =
+            self.disks.iter().zip(&paths).map(|(d, path)| (d.target.as_str(), path.as_path())).collect();
+        let moment = self.consistently(consistency, || {
+            let (old, new) = (checkpoint_name(base), checkpoint_name(turn.delta));
+            self.hypervisor
+                .backup_begin(self.vm, Some(&old), Some(&new), &targets)
+                .map_err(|error| not_tracked(base, error))
+        })?;
+        self.fault.at("backup begun")?;
+        let outcome = self.hypervisor.wait_backup(self.vm)?;
+        if !outcome.success {
+            let why = outcome.error.unwrap_or_else(|| "no reason given".into());
+            return Err(CaptureError::BackupFailed { delta: turn.delta, why });
+        }
+        Ok(moment)
+    }
+
+    /// Runs `begin` with the guest's file systems frozen if that is asked for and works. The guest is thawed
+    /// whatever happens.
+    pub(crate) fn consistently(
+        &self,
+        consistency: Consistency,
+        begin: impl FnOnce() -> Result<()>,
+    ) -> Result<Moment> {
+        let frozen = match consistency {
+            Consistency::Crash => None,
+            Consistency::Application { freeze_timeout_s } => {
+                let timeout = Duration::from_secs(freeze_timeout_s.into());
+                Some(self.hypervisor.freeze(self.vm, timeout).map(drop).map_err(|error| describe(&error)))
+            }
+        };
+        let begun = begin();
+        let cut_at_ms = (self.clock)();
+        let mut application_consistent = frozen;
+        if let Some(Ok(())) = application_consistent {
+            // A guest that thawed itself meanwhile (Windows does after ten seconds) was not frozen at the cut.
+            match self.hypervisor.thaw(self.vm) {
+                Ok(0) => application_consistent = Some(Err("the guest had thawed by itself".into())),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(vm = %self.vm, error = describe(&error), "cannot thaw the guest");
+                    application_consistent = Some(Err(describe(&error)));
+                }
+            }
+        }
+        begun.map(|()| Moment { cut_at_ms, application_consistent })
+    }
+}
+
+/// The base of an incremental turn.
+pub(crate) fn base(turn: &Turn) -> Result<DeltaId> {
+    let why = || "an incremental cut needs a base".into();
+    turn.base.ok_or_else(|| CaptureError::NotTracked { base: turn.delta, why: why() })
+}
+
+/// Tells lost tracking from other failures.
+pub(crate) fn not_tracked(base: DeltaId, error: hypervisor::Error) -> CaptureError {
+    use hypervisor::Error::{CheckpointLost, NoSuchCheckpoint};
+    match error {
+        CheckpointLost { .. } | NoSuchCheckpoint { .. } => {
+            CaptureError::NotTracked { base, why: error.to_string() }
+        }
+        error => error.into(),
+    }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

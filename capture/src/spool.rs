@@ -1,0 +1,126 @@
+//! The spool: room for a delta before it is cut, and what a turn leaves behind.
+//!
+//! A spool that fills up while a backup copies could fail a guest's write. So the delta's size is asked
+//! first, and the cut is not begun unless that and a fifth more fit.
+
+use crate::{
+    Capture, Limits,
+    error::{CaptureError, Result, file_error},
+    journal::{Journal, Turn},
+    places::make_folder,
+};
+use model::{DeltaId, durable};
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// Refuses a delta of `delta_bytes` that `folder` has no room for.
+pub fn require_room(folder: &Path, delta_bytes: u64, limits: Limits) -> Result<()> {
+    let stat = rustix::fs::statvfs(folder)
+        .map_err(|errno| file_error("ask for the free space of", folder)(errno.into()))?;
+    let free = (stat.f_bavail * stat.f_frsize).saturating_sub(limits.free_bytes_min);
+    let quota = limits.spool_bytes_max.saturating_sub(used_bytes(folder)?);
+    let needed_bytes = delta_bytes.saturating_add(delta_bytes / 5);
+    let free_bytes = free.min(quota);
+    if needed_bytes > free_bytes {
+        return Err(CaptureError::SpoolFull { path: folder.to_owned(), needed_bytes, free_bytes });
+    }
+    Ok(())
+}
+
+fn used_bytes(folder: &Path) -> Result<u64> {
+    let fail = || file_error("list", folder);
+    let mut used = 0;
+    for entry in fs::read_dir(folder).map_err(fail())? {
+        used += entry.and_then(|entry| entry.metadata()).map_err(fail())?.blocks() * 512;
+    }
+    Ok(used)
+}
+
+impl Capture {
+    pub(crate) fn make_folders(&self) -> Result<()> {
+        make_folder(&self.state_folder())?;
+        make_folder(&self.spool_folder())
+    }
+
+    /// Removes a turn's spool files and its folder. The journal does not name it any more.
+    pub(crate) fn remove_turn_files(&self, turn: &Turn) -> Result<()> {
+        for disk in &turn.disks {
+            remove(&self.spool_path(turn.attempt, disk.disk))?;
+        }
+        remove_folder(&self.turn_folder(turn.delta))
+    }
+
+    /// Removes what no turn of the journal owns: a crash came between the journal and the files.
+    pub(crate) fn sweep(&self, journal: &Journal) -> Result<Vec<PathBuf>> {
+        let mut removed = vec![];
+        let attempt = journal.turn.as_ref().map(|turn| turn.attempt.to_string());
+        let overlays: Vec<&PathBuf> =
+            journal.overlays.iter().flat_map(|set| set.disks.iter().map(|(_, path)| path)).collect();
+        for path in entries(&self.spool_folder())? {
+            let owned =
+                attempt.as_ref().is_some_and(|id| name(&path).to_string_lossy().contains(id.as_str()));
+            if !owned && !overlays.contains(&&path) && path.extension().is_some_and(|e| e == "qcow2") {
+                remove(&path)?;
+                removed.push(path);
+            }
+        }
+        for path in entries(&self.state_folder())? {
+            let id = name(&path).to_string_lossy().parse::<DeltaId>();
+            if path.is_dir() && id.is_ok_and(|id| journal.turn(id).is_none()) {
+                remove_folder(&path)?;
+                removed.push(path);
+            }
+        }
+        Ok(removed)
+    }
+}
+
+fn name(path: &Path) -> OsString {
+    path.file_name().unwrap_or_default().to_owned()
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<io::Result<_>>()
+            .map_err(file_error("list", folder)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        Err(source) => Err(file_error("list", folder)(source)),
+    }
+}
+
+pub fn remove(path: &Path) -> Result<()> {
+    durable::remove(path).map_err(file_error("remove", path))
+}
+
+pub fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => durable::sync_parent(path).map_err(file_error("remove", path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(file_error("remove", path)(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delta_that_exceeds_the_quota_or_the_floor_is_refused_with_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = Limits { spool_bytes_max: 1000, free_bytes_min: 0 };
+        require_room(dir.path(), 800, limits).unwrap();
+        let refused = require_room(dir.path(), 900, limits);
+        assert!(matches!(refused, Err(CaptureError::SpoolFull { needed_bytes: 1080, free_bytes: 1000, .. })));
+        let floor = Limits { spool_bytes_max: u64::MAX, free_bytes_min: u64::MAX };
+        assert!(matches!(
+            require_room(dir.path(), 1, floor),
+            Err(CaptureError::SpoolFull { free_bytes: 0, .. })
+        ));
+    }
+}

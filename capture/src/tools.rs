@@ -1,0 +1,53 @@
+//! QEMU's command-line tools, for images that no QEMU has open.
+
+use crate::{
+    error::{CaptureError, Result},
+    turn::DiskFormat,
+};
+use model::CLUSTER_BYTES;
+use std::{
+    ffi::{OsStr, OsString},
+    path::Path,
+    process::Command,
+};
+
+/// `qemu-img create` of an overlay on `backing`, of the same size, with clusters of our size.
+pub fn create_overlay(overlay: &Path, backing: &Path, format: DiskFormat) -> Result<()> {
+    let cluster = format!("cluster_size={CLUSTER_BYTES}");
+    let arguments = ["create", "-q", "-f", "qcow2", "-o", &cluster, "-F", format.name(), "-b"];
+    let arguments = arguments.map(OsStr::new);
+    qemu_img(arguments.into_iter().chain([backing.as_os_str(), overlay.as_os_str()]))
+}
+
+/// `qemu-img create` of an empty qcow2.
+pub fn create_empty(path: &Path, size_bytes: u64) -> Result<()> {
+    let (cluster, size) = (format!("cluster_size={CLUSTER_BYTES}"), size_bytes.to_string());
+    let arguments = ["create", "-q", "-f", "qcow2", "-o", &cluster].map(OsStr::new);
+    qemu_img(arguments.into_iter().chain([path.as_os_str(), OsStr::new(&size)]))
+}
+
+/// Writes all that lies from `top` down to `base` into `base`; the files above keep their content.
+pub fn commit(top: &Path, base: &Path) -> Result<()> {
+    let arguments = ["commit", "-q", "-d", "-f", "qcow2", "-b"].map(OsStr::new);
+    qemu_img(arguments.into_iter().chain([base.as_os_str(), top.as_os_str()]))
+}
+
+/// Changes the name of a qcow2's backing file, and nothing else.
+pub fn rename_backing(image: &Path, backing: &Path, format: DiskFormat) -> Result<()> {
+    let arguments = ["rebase", "-u", "-f", "qcow2", "-F", format.name(), "-b"].map(OsStr::new);
+    qemu_img(arguments.into_iter().chain([backing.as_os_str(), image.as_os_str()]))
+}
+
+fn qemu_img<'a>(arguments: impl Iterator<Item = &'a OsStr>) -> Result<()> {
+    let arguments: Vec<OsString> = arguments.map(OsStr::to_owned).collect();
+    let tool = format!("qemu-img {}", arguments[0].display());
+    let output = Command::new("qemu-img")
+        .args(&arguments)
+        .output()
+        .map_err(|source| CaptureError::ToolStart { tool: tool.clone(), source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    Err(CaptureError::Tool { tool, stderr })
+}
