@@ -32,7 +32,7 @@ enum State {
         header: FrameHeader,
         after: Mark,
     },
-    Ended(Totals),
+    Ended,
 }
 
 /// Verified consecutive clusters on their way to becoming one chunk.
@@ -84,15 +84,15 @@ impl Decoder {
                     if !self.read_content(&header, input)? {
                         return Ok(None);
                     }
-                    self.state = State::Header;
+                    self.state = if header.kind == Kind::End { State::Ended } else { State::Header };
                     if let Some(received) = self.complete(&header, after)? {
                         return Ok(Some(received));
                     }
                 }
-                State::Ended(_) if input.has_remaining() => {
+                State::Ended if input.has_remaining() => {
                     return Err(DecodeError::AfterEnd { count: input.remaining() });
                 }
-                State::Ended(_) => return Ok(None),
+                State::Ended => return Ok(None),
             }
         }
     }
@@ -115,7 +115,7 @@ impl Decoder {
 
     /// Whether the end frame was seen.
     pub fn ended(&self) -> bool {
-        matches!(self.state, State::Ended(_))
+        matches!(self.state, State::Ended)
     }
 
     /// Frames verified, for messages.
@@ -193,9 +193,7 @@ impl Decoder {
         if self.partial[..] != expected || hash_cluster(&expected) != header.hash {
             return Err(DecodeError::WrongEnd { frames: self.mark.frames });
         }
-        let totals = Totals { mark: self.mark, data_bytes };
-        self.state = State::Ended(totals);
-        Ok(totals)
+        Ok(Totals { mark: self.mark, data_bytes })
     }
 }
 
