@@ -538,10 +538,10 @@ impl Relationship {
             }
             (Token::Held { .. }, S::Replicating) if self.resync.is_some() => {
                 self.state = S::Resynchronizing;
-                plan::turn(WorkKind::Resync, S::Resynchronizing, delta, self.latest)
+                plan::turn(WorkKind::Resync, S::Resynchronizing, delta, self.peer_latest.or(self.latest))
             }
             (Token::Held { .. }, S::Resynchronizing) => {
-                plan::turn(WorkKind::Resync, S::Resynchronizing, delta, self.latest)
+                plan::turn(WorkKind::Resync, S::Resynchronizing, delta, self.peer_latest.or(self.latest))
             }
             (Token::Held { .. }, S::Replicating) if self.flatten_is_due() => {
                 let overlay = self.failed_over.as_ref().map_or(0, |f| f.overlay);

@@ -10,6 +10,7 @@ use model::{Mode, ReplicationState, generation::Precedence};
 /// Applies the peer's standing. Returns what has to be done at once.
 pub fn learn(r: &mut Relationship, ctx: Context, theirs: &Standing, running_here: bool) -> Vec<Effect> {
     let mut effects = vec![];
+    r.peer_latest = theirs.latest.filter(|_| theirs.mode == Mode::Replica);
     match r.token.generation().against(&theirs.generation) {
         Precedence::Same => same(r, theirs),
         Precedence::Ours => {}

@@ -22,6 +22,9 @@ pub struct Relationship {
     pub settings: Settings,
     /// Primary: the last delta that the peer acknowledged. Replica: the newest durable point.
     pub latest: Option<DeltaId>,
+    /// The newest durable point of a replica, as it told us last: what a comparison is made with, since an
+    /// acknowledgement that was lost leaves `latest` behind.
+    pub peer_latest: Option<DeltaId>,
     /// The multi-step operation under way.
     pub work: Option<Work>,
     /// An operation that waits for the turn under way to stop.
@@ -139,6 +142,7 @@ impl Relationship {
             token,
             settings,
             latest: None,
+            peer_latest: None,
             work: None,
             waiting: None,
             failed_over: None,

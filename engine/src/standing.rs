@@ -1,6 +1,7 @@
 //! What two hosts tell each other about one VM: exchanged with every call, so that each learns of a token
 //! that moved as soon as they meet.
 
+use crate::{Operation, Refusal, Token};
 use model::{DeltaId, Generation, Mode, ReplicationState};
 use serde::{Deserialize, Serialize};
 
@@ -71,5 +72,19 @@ impl crate::Relationship {
             _ if self.latest != base => OfferAnswer::ResyncNeeded { latest: self.latest },
             _ => OfferAnswer::Send,
         }
+    }
+
+    /// May the peer, which stands like this, ask for `operation`. A request that was delayed until the token
+    /// had moved speaks of a state of affairs that has passed. To be asked after the standing was heard.
+    pub fn may_be_asked(&self, theirs: &Standing, operation: &Operation) -> Result<(), Refusal> {
+        if self.token.generation() != &theirs.generation {
+            return Err(Refusal::Because("it was asked before the right to run the VM moved"));
+        }
+        // A peer can pass the right on, but only an operator here may take it without being given it.
+        let takes = matches!(operation, Operation::Failover { .. });
+        if takes && !matches!(self.token, Token::Offered { .. }) {
+            return Err(Refusal::Because("the right to run the VM was not offered"));
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,8 @@
+//! A deterministic model of two hosts around the real engine.
+
+pub mod check;
+pub mod disk;
+pub mod operator;
+pub mod reality;
+pub mod shell;
+pub mod world;

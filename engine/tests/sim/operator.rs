@@ -1,0 +1,140 @@
+//! An operator: one who presses any button at any time, and one who brings everything in order.
+
+use super::world::{A, B, Check, Flight, World, Faults};
+use engine::{Event, Operation, Token};
+use model::{DeltaId, Mode, ReplicationState as S};
+use rand::{Rng, seq::IndexedRandom};
+
+/// Rounds in which everything must have come in order once faults stop.
+const ROUNDS_MAX: usize = 400;
+
+impl World {
+    pub fn any_operation(&mut self, host: usize) -> Operation {
+        let points: Vec<DeltaId> = self.hosts[host].reality.points.iter().map(|point| point.delta).collect();
+        let chosen = points.choose(&mut self.rng).copied();
+        let point = chosen.unwrap_or(DeltaId(uuid::Uuid::nil()));
+        let start = self.rng.random_range(0..5) > 0;
+        let force = self.rng.random();
+        match self.rng.random_range(0..16) {
+            0 => Operation::StartReplication,
+            1 => Operation::Suspend,
+            2 | 3 => Operation::Resume,
+            4 => Operation::Resynchronize,
+            5 => Operation::Failover { point, start },
+            6 => Operation::Prepare { force, then_fail_over: None },
+            7 => Operation::Prepare { force, then_fail_over: Some(start) },
+            8 => Operation::PlannedFailover { start },
+            9 => Operation::CancelPrepare,
+            10 => Operation::Revert,
+            11 => Operation::Commit,
+            12 => Operation::Reverse,
+            13 => Operation::Failback,
+            14 => Operation::CompleteFailback { point: chosen.filter(|_| force), force },
+            _ => Operation::CancelFailback,
+        }
+    }
+
+    /// What brings a world without work under way nearer to plain replication.
+    fn remedy(&mut self) -> Option<(usize, Operation)> {
+        let idle = |r: &engine::Relationship| r.work.is_none() && r.waiting.is_none();
+        if !self.hosts.iter().all(|host| idle(&host.record)) {
+            return None;
+        }
+        let either = self.rng.random();
+        for host in if either { [A, B] } else { [B, A] } {
+            let r = &self.hosts[host].record;
+            let operation = match (r.mode, r.state, &r.token) {
+                (Mode::Primary, S::Ready, _) => Operation::StartReplication,
+                (_, S::Suspended | S::WaitingForResynchronize | S::ResynchronizeSuspended, _) => Operation::Resume,
+                (Mode::Primary, S::SyncedReplicationComplete, Token::Released { .. }) if either => {
+                    Operation::CancelPrepare
+                }
+                (Mode::Replica, S::Recovered, Token::Held { .. }) if self.is_planned(host) => Operation::Reverse,
+                (Mode::Replica, S::Recovered, Token::Held { .. }) => {
+                    if self.rng.random() { Operation::Commit } else { Operation::Revert }
+                }
+                (Mode::Replica, S::Committed, Token::Held { .. }) => Operation::Reverse,
+                (Mode::Replica, S::Replicating | S::FailbackInProgress | S::FailbackComplete | S::Critical, Token::Offered { .. }) => {
+                    Operation::Failover { point: r.latest?, start: true }
+                }
+                (Mode::Replica, S::FailbackComplete, _) if either => {
+                    Operation::CompleteFailback { point: None, force: true }
+                }
+                (Mode::Replica, S::FailbackComplete, _) => Operation::CancelFailback,
+                (Mode::Primary, S::Critical, Token::Elsewhere { .. })
+                    if self.hosts[1 - host].record.mode == Mode::Primary => Operation::Failback,
+                (Mode::Replica, S::Recovered, _) => Operation::Revert,
+                _ => continue,
+            };
+            return Some((host, operation));
+        }
+        None
+    }
+
+    fn is_planned(&self, host: usize) -> bool {
+        let failed_over = self.hosts[host].record.failed_over.as_ref();
+        failed_over.is_some_and(|f| f.kind == engine::FailoverType::Planned)
+    }
+
+    /// Lets everything run, without faults, until nothing is left to do.
+    pub fn settle_down(&mut self) -> Check {
+        for _ in 0..100 {
+            let mut moved = false;
+            while !self.network.is_empty() {
+                self.deliver(0)?;
+                self.check()?;
+                moved = true;
+            }
+            for host in [A, B] {
+                moved |= self.hosts[host].flight.is_some();
+                self.carry_out(host)?;
+                self.check()?;
+                if self.network.is_empty() {
+                    self.time_out(host);
+                }
+                let ended = matches!(self.hosts[host].flight, Some(Flight::Ended(_)));
+                if ended {
+                    self.report(host)?;
+                    self.check()?;
+                }
+            }
+            if !moved {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    pub fn tick(&mut self, milliseconds: i64) -> Check {
+        self.now_ms += milliseconds;
+        for host in [A, B] {
+            self.apply(host, Event::Tick)?;
+        }
+        Ok(())
+    }
+
+    /// After faults have stopped and an operator attends to it, replication stands again.
+    pub fn heal(&mut self) -> Check {
+        self.faults = Faults::NONE;
+        self.partitioned = false;
+        for host in [A, B] {
+            self.start(host)?;
+        }
+        for _ in 0..ROUNDS_MAX {
+            self.settle_down()?;
+            if self.is_settled() {
+                return Ok(());
+            }
+            if let Some((host, operation)) = self.remedy() {
+                self.note(format!("{}: remedy {operation:?}", Self::name(host)));
+                self.apply(host, Event::Operation(operation))?;
+                self.settle_down()?;
+            }
+            self.tick(31_000)?;
+            for host in [A, B] {
+                self.request(host, super::world::Body::Greet);
+            }
+        }
+        Err("it did not come in order".into())
+    }
+}

@@ -1,0 +1,105 @@
+//! Two hosts and one VM in a world where messages are lost, delayed, repeated and reordered, daemons and
+//! hosts die between any two of their duties, and operators press any button. The engine is the real one;
+//! what it decides upon is a model (`sim/`). Checked after every action are the rules that everything rests
+//! on: one right to run, nothing forgotten before the peer has it, points that hold exactly their cut.
+//!
+//! `RELEVO_SIM_STEPS` sets how many random actions are taken in all, `RELEVO_SIM_SEED` replays one world.
+
+mod sim;
+
+use engine::Event;
+use rand::Rng;
+use sim::world::{A, B, Check, Faults, World};
+use std::collections::BTreeMap;
+
+const STEPS: u64 = 300_000;
+const STEPS_PER_WORLD: u64 = 600;
+
+fn random_action(world: &mut World) -> Check {
+    let host = world.rng.random_range(0..2);
+    match world.rng.random_range(0..1000) {
+        0..220 => world.carry_out(host)?,
+        220..420 => world.report(host)?,
+        420..700 if !world.network.is_empty() => {
+            // Mostly the oldest ones.
+            let newest = world.network.len();
+            let index = world.rng.random_range(0..newest).min(world.rng.random_range(0..newest));
+            world.deliver(index)?;
+        }
+        700..780 => world.guest_writes(host),
+        780..860 => {
+            let milliseconds = world.rng.random_range(1..40_000);
+            world.now_ms += milliseconds;
+            world.apply(host, Event::Tick)?;
+        }
+        860..890 => {
+            let operation = world.any_operation(host);
+            world.apply(host, Event::Operation(operation))?;
+        }
+        890..910 => world.time_out(host),
+        910..950 => world.start(host)?,
+        950..956 => world.crash(host, "at rest"),
+        956..958 => world.lose_power(host),
+        958..961 => {
+            world.hosts[host].reality.lose_tracking();
+            world.apply(host, Event::TrackingLost("an operator's snapshot".into()))?;
+        }
+        961..965 => world.partitioned = true,
+        965..985 => world.partitioned = false,
+        985..990 => guest_power(world, host)?,
+        990..1000 => {
+            world.request(host, sim::world::Body::Greet);
+        }
+        _ => {}
+    }
+    world.check()
+}
+
+fn guest_power(world: &mut World, host: usize) -> Check {
+    let Some(live) = &world.hosts[host].live else { return Ok(()) };
+    let may_run = live.may_run() && live.work.is_none();
+    let Some(domain) = &mut world.hosts[host].reality.domain else { return Ok(()) };
+    if !may_run || domain.paused {
+        return Ok(());
+    }
+    domain.running = !domain.running;
+    let running = domain.running;
+    world.apply(host, Event::Power { running }).map(|_| ())
+}
+
+fn run(world: &mut World, steps: u64) -> Check {
+    world.apply(A, Event::Started)?;
+    world.apply(A, Event::Operation(engine::Operation::StartReplication))?;
+    world.faults = Faults::MANY;
+    for _ in 0..steps {
+        random_action(world)?;
+    }
+    world.heal()
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+#[test]
+fn the_rules_hold_whatever_happens() {
+    let steps = number("RELEVO_SIM_STEPS").unwrap_or(STEPS);
+    let first = number("RELEVO_SIM_SEED");
+    let seeds = first.map_or(0..steps.div_ceil(STEPS_PER_WORLD), |seed| seed..seed + 1);
+    let (mut crashes, mut worlds) = (BTreeMap::new(), 0);
+    for seed in seeds {
+        let mut world = World::new(seed);
+        if let Err(broken) = run(&mut world, STEPS_PER_WORLD) {
+            panic!("RELEVO_SIM_SEED={seed}: {broken}\n{}", world.dump());
+        }
+        worlds += 1;
+        for (point, count) in world.crashes {
+            *crashes.entry(point).or_insert(0) += count;
+        }
+    }
+    println!("{worlds} worlds; crashes:");
+    for ((work, step, between), count) in crashes {
+        println!("{count:6}  {work} / {step}, {between}");
+    }
+    let _ = B;
+}
