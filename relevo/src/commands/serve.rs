@@ -1,0 +1,30 @@
+//! `relevo serve`: the daemon in the foreground, as systemd runs it.
+
+use clap::Args;
+use service::api::Failure;
+use std::path::PathBuf;
+use tracing_subscriber::EnvFilter;
+
+/// Run the daemon
+///
+/// One per host, as root, beside libvirt; usually started by systemd. Stops cleanly on SIGTERM and SIGINT;
+/// VMs go on without it. The log goes to standard error; RUST_LOG chooses what is logged (default: info).
+#[derive(Debug, Args)]
+#[command(after_help = "Run it on every host.\n\n\
+                        Example:\n  relevo serve\n  relevo --root /srv/relevo-test serve")]
+pub struct ServeArgs {
+    /// Log as JSON, one object per line
+    #[arg(long)]
+    log_json: bool,
+}
+
+pub fn run(args: &ServeArgs, root: Option<PathBuf>) -> Result<(), Failure> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if args.log_json {
+        log.json().init();
+    } else {
+        log.init();
+    }
+    service::daemon::run(root)
+}
