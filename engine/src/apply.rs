@@ -33,7 +33,7 @@ impl Relationship {
             Event::Heard(standing) => {
                 let running = self.wants_running && self.may_run();
                 effects.extend(learn(self, ctx, &standing, running));
-                self.end_wait(&mut effects);
+                self.end_wait(ctx, &mut effects);
             }
             Event::PointReceived(delta) => {
                 self.latest = Some(delta);
@@ -60,7 +60,7 @@ impl Relationship {
             }
             Event::Tick => {
                 if self.retry.until_ms.is_some_and(|until| ctx.now_ms >= until) {
-                    self.end_wait(&mut effects);
+                    self.end_wait(ctx, &mut effects);
                 }
             }
         }
@@ -165,7 +165,7 @@ impl Relationship {
         {
             let retrying = matches!(operation, Operation::Resume);
             if retrying {
-                self.end_wait(effects);
+                self.end_wait(ctx, effects);
                 return Ok(());
             }
             return Err(Refusal::Busy { work: work.kind.name() });
@@ -176,11 +176,11 @@ impl Relationship {
         }
         if turn && !matches!(operation, Operation::Resume) {
             self.waiting = Some(operation);
-            effects.push(Effect::CancelStep);
-            if self.retry.until_ms.is_some() {
-                // Nothing runs while a turn waits for its next try: take the turn back now.
+            if self.work.as_ref().is_some_and(|work| work.waits) {
                 self.retry.end_wait();
                 self.give_up_turn(ctx, effects);
+            } else {
+                effects.push(Effect::CancelStep);
             }
             return Ok(());
         }
@@ -198,7 +198,7 @@ impl Relationship {
                 effects.push(Effect::Finished { failure: None });
             }
             Operation::Resume => {
-                self.end_wait(effects);
+                self.end_wait(ctx, effects);
                 self.next_cycle_ms = ctx.now_ms;
                 self.state = match self.state {
                     S::WaitingForResynchronize | S::ResynchronizeSuspended => S::Resynchronizing,
@@ -248,9 +248,10 @@ impl Relationship {
     /// Applies steps of the record until one has to be carried out, or the work has ended.
     fn run_step(&mut self, ctx: Context, effects: &mut Vec<Effect>) {
         while let Some(work) = &mut self.work {
-            if self.retry.is_waiting(ctx.now_ms) {
+            if work.waits && self.retry.is_waiting(ctx.now_ms) {
                 return;
             }
+            work.waits = false;
             if work.kind == WorkKind::Prepare
                 && matches!(self.token, Token::Elsewhere { .. })
                 && self.superseded.is_some()
@@ -338,9 +339,7 @@ impl Relationship {
         match (&step, &result) {
             // The hand-over is only through when we were told so; a lost message is asked for again.
             (Step::AskPrepare { .. }, _) if !matches!(self.token, Token::Offered { .. }) => {
-                self.retry
-                    .later(ctx.now_ms + BUSY_WAIT_MS, "waiting for the other host's hand-over".to_owned());
-                return;
+                return self.try_soon(ctx, "waiting for the other host's hand-over".to_owned());
             }
             // Durable with the record, before anything is settled.
             (Step::Ship { delta }, StepResult::Bytes { bytes }) => {
@@ -388,11 +387,11 @@ impl Relationship {
             return;
         }
         match failure {
-            StepFailure::Busy(_) => self.retry.later(ctx.now_ms + BUSY_WAIT_MS, reason),
+            StepFailure::Busy(_) => self.try_soon(ctx, reason),
             StepFailure::Recoverable(_) | StepFailure::Superseded
                 if undo(self, self.work.as_ref().expect("checked"), ctx.fresh).is_none() =>
             {
-                self.retry.failed(ctx.now_ms, reason);
+                self.try_later(ctx, reason);
             }
             // The VM is there, it only does not run or is not tracked: an operator can start it.
             _ if matches!(step, Step::StartVm | Step::Track) => {
@@ -420,9 +419,21 @@ impl Relationship {
                     work.guest_ran = guest_ran;
                     self.run_step(ctx, effects);
                 }
-                None => self.retry.failed(ctx.now_ms, reason),
+                None => self.try_later(ctx, reason),
             },
         }
+    }
+
+    /// The step that failed is tried again after a short wait that does not count as a failure.
+    fn try_soon(&mut self, ctx: Context, reason: String) {
+        self.retry.later(ctx.now_ms + BUSY_WAIT_MS, reason);
+        self.work.iter_mut().for_each(|work| work.waits = true);
+    }
+
+    /// The step that failed is tried again after a wait that grows.
+    fn try_later(&mut self, ctx: Context, reason: String) {
+        self.retry.failed(ctx.now_ms, reason);
+        self.work.iter_mut().for_each(|work| work.waits = true);
     }
 
     fn turn_failed(&mut self, ctx: Context, step: &Step, failure: StepFailure, effects: &mut Vec<Effect>) {
@@ -430,7 +441,7 @@ impl Relationship {
         match failure {
             StepFailure::Cancelled | StepFailure::Superseded => self.give_up_turn(ctx, effects),
             _ if self.waiting.is_some() || !self.token.is_held() => self.give_up_turn(ctx, effects),
-            StepFailure::Busy(_) => self.retry.later(ctx.now_ms + BUSY_WAIT_MS, reason),
+            StepFailure::Busy(_) => self.try_soon(ctx, reason),
             StepFailure::ResyncNeeded(_) => {
                 self.statistics.cycles_failed += 1;
                 self.resync = Some(reason);
@@ -449,7 +460,7 @@ impl Relationship {
             }
             _ => {
                 self.statistics.cycles_failed += 1;
-                self.retry.failed(ctx.now_ms, reason);
+                self.try_later(ctx, reason);
             }
         }
     }
@@ -471,10 +482,7 @@ impl Relationship {
         if first && self.state == S::WaitingForInitialReplication {
             self.state = S::Ready;
         }
-        // Abandoning is local: it does not wait for a peer.
-        let waiting = self.retry.until_ms.take();
         self.run_step(ctx, effects);
-        self.retry.until_ms = waiting;
     }
 
     fn work_ended(&mut self, ctx: Context, effects: &mut Vec<Effect>) {
@@ -502,15 +510,10 @@ impl Relationship {
         }
     }
 
-    fn end_wait(&mut self, effects: &mut Vec<Effect>) {
-        if self.retry.until_ms.is_none() {
-            return;
-        }
+    fn end_wait(&mut self, ctx: Context, effects: &mut Vec<Effect>) {
         self.retry.end_wait();
-        if let Some(step) = self.work.as_ref().and_then(Work::step).cloned()
-            && step.is_external()
-        {
-            effects.push(Effect::Run(self.materialize(step)));
+        if self.work.as_ref().is_some_and(|work| work.waits) {
+            self.run_step(ctx, effects);
         }
     }
 

@@ -225,6 +225,9 @@ pub struct Work {
     pub plan: Vec<Step>,
     /// Index of the step that is next or under way.
     pub at: usize,
+    /// That step has failed and is not under way: it is tried again when the wait of the retry ends.
+    #[serde(default)]
+    pub waits: bool,
     /// The state to go back to when the operation is refused.
     pub before: ReplicationState,
     /// Why it is being undone, or what went wrong on the way without stopping it.
@@ -235,7 +238,7 @@ pub struct Work {
 
 impl Work {
     pub fn new(kind: WorkKind, before: ReplicationState, plan: Vec<Step>) -> Self {
-        Self { kind, plan, at: 0, before, failure: None, guest_ran: false }
+        Self { kind, plan, at: 0, waits: false, before, failure: None, guest_ran: false }
     }
 
     pub fn step(&self) -> Option<&Step> {
