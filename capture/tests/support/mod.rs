@@ -1,0 +1,297 @@
+//! A host of its own per test: an embedded libvirt under a short temporary folder, a domain without a guest
+//! that starts paused (what a guest would write is written through QEMU's monitor), and a replica that is
+//! nothing but bytes.
+//!
+//! A process can open one embedded root in its life, so every test needs a process of its own: run them with
+//! `cargo nextest run`.
+#![allow(dead_code)]
+
+use capture::{
+    Capture, CaptureError, Consistency, Cut, Disk, DiskFormat, Fault, Folders, Limits, PeerHashes, Prepared,
+    Reader,
+};
+use hypervisor::{Hypervisor, prepare_embedded_root};
+use model::{
+    CLUSTER_BYTES, Chunk, ChunkContent, ClusterHash, DeltaId, DiskId, VmId, ZERO_CLUSTER, hash_cluster,
+};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+use tempfile::TempDir;
+use virt::{connect::Connect, sys};
+
+pub const CLUSTER: u64 = CLUSTER_BYTES;
+
+pub struct Lab {
+    pub capture: Capture,
+    /// What the peer has: a disk's bytes each.
+    pub replica: Vec<Vec<u8>>,
+    pub latest: Option<DeltaId>,
+    monitor: Option<Connect>,
+    dir: TempDir,
+}
+
+/// A disk to make: its size and format, and whether it stands on a template.
+pub struct NewDisk {
+    pub size_bytes: u64,
+    pub format: DiskFormat,
+    pub on_template: bool,
+}
+
+pub fn qcow2(size_bytes: u64) -> NewDisk {
+    NewDisk { size_bytes, format: DiskFormat::Qcow2, on_template: false }
+}
+
+/// What one turn sent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    pub data: u64,
+    pub zero: u64,
+}
+
+impl Lab {
+    /// A running (paused) domain with these disks, not yet replicated.
+    pub fn new(disks: &[NewDisk]) -> Self {
+        let dir = tempfile::Builder::new().prefix("rv").tempdir_in("/tmp").unwrap();
+        let uri = prepare_embedded_root(&dir.path().join("l")).unwrap();
+        let hypervisor = Hypervisor::connect(&uri).unwrap();
+        let monitor = Connect::open(Some(&uri)).unwrap();
+        let vm = VmId::random();
+        let disks: Vec<Disk> =
+            disks.iter().enumerate().map(|(n, new)| make_disk(dir.path(), n, new)).collect();
+        hypervisor.define(&domain_xml(vm, &disks)).unwrap();
+        hypervisor.start_paused(vm).unwrap();
+        let folders =
+            Folders { state: dir.path().join("state"), spool: dir.path().join("spool"), overlays: None };
+        let limits = Limits { spool_bytes_max: 1 << 30, free_bytes_min: 0 };
+        let clock = || 1_700_000_000_000;
+        let fault = Fault::default();
+        let replica = disks.iter().map(|_| vec![]).collect();
+        let capture = Capture { hypervisor, vm, disks, folders, limits, clock, fault };
+        Self { capture, replica, latest: None, monitor: Some(monitor), dir }
+    }
+
+    pub fn hypervisor(&self) -> &Hypervisor {
+        &self.capture.hypervisor
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn vm(&self) -> VmId {
+        self.capture.vm
+    }
+
+    pub fn start(&self) {
+        self.hypervisor().start_paused(self.vm()).unwrap();
+    }
+
+    pub fn stop(&self) {
+        self.hypervisor().destroy(self.vm()).unwrap();
+    }
+
+    /// Ends QEMU as a loss of power does, and waits until libvirt has seen it.
+    pub fn kill_qemu(&self) {
+        let pid = std::fs::read_to_string(self.path("l/run/qemu/t.pid")).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let timeout = std::time::Duration::from_secs(60);
+        self.hypervisor().wait_for_state(self.vm(), hypervisor::DomainState::ShutOff, timeout).unwrap();
+    }
+
+    /// Writes as the guest would, and flushes; `write -z` and `discard` too.
+    pub fn io(&self, disk: usize, command: &str) {
+        for command in [command, "flush"] {
+            let line =
+                format!("qemu-io -d /machine/peripheral/virtio-disk{disk}/virtio-backend \"{command}\"");
+            let domain = self.monitor.as_ref().unwrap().lookup_domain_by_uuid(self.vm().0).unwrap();
+            let answer =
+                domain.qemu_monitor_command(&line, sys::VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP).unwrap();
+            assert!(!answer.contains("rror") && !answer.contains("fail"), "{command}: {answer}");
+        }
+    }
+
+    pub fn write(&self, disk: usize, pattern: u8, offset: u64, length: u64) {
+        self.io(disk, &format!("write -P {pattern:#x} {offset} {length}"));
+    }
+
+    /// One whole turn; afterwards the replica's disks must equal the VM's.
+    pub fn replicate(&mut self, how: Cut) -> Sent {
+        let delta = DeltaId::random();
+        self.cut(delta, how).unwrap();
+        let sent = self.ship(delta, None);
+        self.assert_equal();
+        self.capture.settle(delta).unwrap();
+        sent
+    }
+
+    pub fn cut(&self, delta: DeltaId, how: Cut) -> Result<Prepared, CaptureError> {
+        let base = if matches!(how, Cut::Full) { None } else { self.latest };
+        self.capture.cut(delta, base, how, Consistency::Crash)
+    }
+
+    /// Reads a delta twice, which must agree, and applies it to the replica.
+    pub fn ship(&mut self, delta: DeltaId, peer: Option<fn(&[Vec<u8>]) -> Vec<Vec<u8>>>) -> Sent {
+        let replica = self.replica.clone();
+        let hashes = || peer.map(|view| peer_hashes(view(&replica), &self.capture.disks));
+        let chunks: Vec<Chunk> = self.read(delta, hashes());
+        assert_eq!(chunks, self.read(delta, hashes()), "the second reading differs");
+        let sizes: Vec<u64> =
+            self.capture.disks.iter().map(|disk| virtual_size(&self.source(disk))).collect();
+        let sent = apply(&mut self.replica, &sizes, &chunks);
+        self.latest = Some(delta);
+        sent
+    }
+
+    fn read(&self, delta: DeltaId, peer: Option<PeerHashes>) -> Vec<Chunk> {
+        let reader: Reader = self.capture.reader(delta, peer).unwrap();
+        reader.map(Result::unwrap).collect()
+    }
+
+    /// The file that a disk stands on now.
+    pub fn source(&self, disk: &Disk) -> PathBuf {
+        let info = self.hypervisor().domain(self.vm()).unwrap().unwrap();
+        let info = info.disks.iter().find(|info| info.target == disk.target).unwrap();
+        info.path().unwrap().to_owned()
+    }
+
+    pub fn assert_equal(&self) {
+        for (disk, bytes) in self.capture.disks.iter().zip(&self.replica) {
+            let source = self.source(disk);
+            let format = if source == disk.path { disk.format } else { DiskFormat::Qcow2 };
+            let raw = self.path("compare.raw");
+            qemu_img(&["convert", "-U", "-f", format.name(), "-O", "raw", text(&source), text(&raw)]);
+            let truth = std::fs::read(&raw).unwrap();
+            assert_eq!(truth.len(), bytes.len(), "size of disk {}", disk.target);
+            let differing = truth.chunks(CLUSTER as usize).zip(bytes.chunks(CLUSTER as usize));
+            let differing: Vec<usize> =
+                differing.enumerate().filter(|(_, (a, b))| a != b).map(|(index, _)| index).collect();
+            assert_eq!(differing, [0usize; 0], "clusters of disk {} differ from the replica's", disk.target);
+        }
+    }
+
+    /// Checkpoints that libvirt lists.
+    pub fn checkpoints(&self) -> Vec<String> {
+        self.hypervisor().checkpoints(self.vm()).unwrap().into_iter().map(|info| info.name).collect()
+    }
+
+    /// Files that a settled turn must not leave: all but journal and digests, in spool and state, and overlays.
+    pub fn leftovers(&self) -> Vec<PathBuf> {
+        let vm = self.vm().to_string();
+        let folders = [self.path("spool").join(&vm), self.path("state/capture").join(&vm), self.path(".")];
+        let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+        let files = files.map(|entry| entry.unwrap().path());
+        files
+            .filter(|path| {
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                let ours = path.starts_with(self.path("spool").join(&vm))
+                    || path.starts_with(self.path("state"))
+                    || name.starts_with("relevo-");
+                ours && name != "journal.json" && !name.ends_with(".digest")
+            })
+            .collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Err(error) = self.capture.hypervisor.destroy(self.capture.vm) {
+            eprintln!("cannot stop the test's domain: {error}");
+        }
+    }
+}
+
+fn make_disk(dir: &Path, n: usize, new: &NewDisk) -> Disk {
+    let path = dir.join(format!("disk{n}.{}", new.format.name()));
+    let size = new.size_bytes.to_string();
+    if new.on_template {
+        let template = dir.join(format!("template{n}.qcow2"));
+        qemu_img(&["create", "-q", "-f", "qcow2", text(&template), &size]);
+        let write = ["-c", "write -P 0x77 128k 300k", text(&template)];
+        assert!(Command::new("qemu-io").args(write).output().unwrap().status.success());
+        qemu_img(&["create", "-q", "-f", "qcow2", "-b", text(&template), "-F", "qcow2", text(&path)]);
+    } else {
+        qemu_img(&["create", "-q", "-f", new.format.name(), text(&path), &size]);
+    }
+    let target = format!("vd{}", char::from(b'a' + u8::try_from(n).unwrap()));
+    Disk { disk: DiskId::random(), target, path, format: new.format, size_bytes: new.size_bytes }
+}
+
+pub fn domain_xml(vm: VmId, disks: &[Disk]) -> String {
+    let disks: String = disks
+        .iter()
+        .map(|disk| {
+            format!(
+                "<disk type='file' device='disk'><driver name='qemu' type='{}' discard='unmap'/>\
+                 <source file='{}'/><target dev='{}' bus='virtio'/></disk>",
+                disk.format.name(),
+                disk.path.display(),
+                disk.target
+            )
+        })
+        .collect();
+    format!(
+        "<domain type='qemu'><name>t</name><uuid>{vm}</uuid><memory unit='MiB'>16</memory><vcpu>1</vcpu>\
+         <os><type arch='x86_64' machine='pc'>hvm</type></os><devices>{disks}\
+         <controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"
+    )
+}
+
+/// Applies chunks as a replica does; disks grow to their sizes first.
+pub fn apply(replica: &mut [Vec<u8>], sizes: &[u64], chunks: &[Chunk]) -> Sent {
+    for (bytes, size) in replica.iter_mut().zip(sizes) {
+        bytes.resize(usize::try_from(*size).unwrap(), 0);
+    }
+    let mut sent = Sent::default();
+    let mut last = (0, None);
+    for chunk in chunks {
+        assert!(last < (chunk.disk, Some(chunk.cluster)), "chunks are not in order");
+        last = (chunk.disk, Some(chunk.cluster));
+        let bytes = &mut replica[usize::from(chunk.disk)];
+        let start = (u64::from(chunk.cluster) * CLUSTER) as usize;
+        match &chunk.content {
+            ChunkContent::Data { bytes: data, hashes } => {
+                assert!(data.len() <= 1 << 20);
+                let found: Vec<ClusterHash> = data.chunks(CLUSTER as usize).map(hash_cluster).collect();
+                assert_eq!(&found, hashes);
+                bytes[start..start + data.len()].copy_from_slice(data);
+                sent.data += hashes.len() as u64;
+            }
+            ChunkContent::Zero { count } => {
+                let end = (start + *count as usize * CLUSTER as usize).min(bytes.len());
+                bytes[start..end].fill(0);
+                sent.zero += u64::from(*count);
+            }
+        }
+    }
+    sent
+}
+
+/// Answers as a peer that has these bytes would.
+pub fn peer_hashes(replica: Vec<Vec<u8>>, disks: &[Disk]) -> PeerHashes {
+    let ids: Vec<DiskId> = disks.iter().map(|disk| disk.disk).collect();
+    Box::new(move |disk, first, count| {
+        let index = ids.iter().position(|id| *id == disk).ok_or("no such disk")?;
+        let hashes: Vec<ClusterHash> = replica[index].chunks(CLUSTER as usize).map(hash_cluster).collect();
+        let hash = |cluster: u32| hashes.get(cluster as usize).copied().unwrap_or(ZERO_CLUSTER);
+        Ok((first..first + count).map(hash).collect())
+    })
+}
+
+pub fn virtual_size(path: &Path) -> u64 {
+    let report = qemu_img(&["info", "-U", "--output=json", text(path)]);
+    let (_, rest) = report.split_once("\"virtual-size\": ").unwrap();
+    rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+}
+
+pub fn qemu_img(arguments: &[&str]) -> String {
+    let output = Command::new("qemu-img").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
