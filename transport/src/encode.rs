@@ -9,7 +9,7 @@ use crate::{
     header::Mark,
 };
 use model::{CLUSTER_BYTES, Chunk, ChunkContent, ClusterHash, ZERO_CLUSTER, hash_cluster};
-use zstd::{bulk::Compressor, zstd_safe::CParameter};
+use zstd::zstd_safe::{CCtx, CParameter, ErrorCode, ResetDirective, get_error_name};
 
 /// Bytes in a batch before it is handed on: large writes keep TLS and HTTP cheap.
 pub const BATCH_BYTES: usize = 1 << 20;
@@ -32,8 +32,8 @@ pub enum EncodeError {
     ChainMismatch { frames: u64 },
     #[error("the chunk of disk {disk} at cluster {cluster} has {bytes} bytes and {hashes} hashes")]
     BadChunk { disk: u16, cluster: u32, bytes: usize, hashes: usize },
-    #[error("cannot set up compression at level {level}")]
-    Level { level: i32, source: std::io::Error },
+    #[error("cannot set up compression at level {level}: {problem}")]
+    Level { level: i32, problem: &'static str },
 }
 
 /// Levels that [`Compression::Adaptive`] climbs, cheapest first.
@@ -47,17 +47,16 @@ pub struct Encoder {
     batch: Vec<u8>,
     compression: Compression,
     rung: usize,
-    compressor: Compressor<'static>,
+    context: CCtx<'static>,
     level: Option<i32>,
     scratch: Vec<u8>,
 }
 
 impl Encoder {
     pub fn new(from: Mark, compression: Compression) -> Result<Self, EncodeError> {
-        let fail = |source| EncodeError::Level { level: 0, source };
-        let mut compressor = Compressor::new(0).map_err(fail)?;
-        // Nothing that the frame header does not say already.
-        compressor.set_parameter(CParameter::ContentSizeFlag(false)).map_err(fail)?;
+        let mut context = CCtx::create();
+        // The frame header says it already.
+        context.set_parameter(CParameter::ContentSizeFlag(false)).map_err(|code| bad_level(0, code))?;
         Ok(Self {
             from,
             mark: Mark::START,
@@ -65,8 +64,8 @@ impl Encoder {
             batch: Vec::with_capacity(BATCH_BYTES + CLUSTER_BYTES as usize),
             compression,
             rung: 0,
-            compressor,
-            level: Some(0),
+            context,
+            level: None,
             scratch: vec![0; CLUSTER_BYTES as usize],
         })
     }
@@ -198,9 +197,11 @@ impl Encoder {
         if let Some(level) = level
             && self.level != Some(level)
         {
-            self.compressor
-                .set_compression_level(level)
-                .map_err(|source| EncodeError::Level { level, source })?;
+            // What did not fit into the scratch buffer left the context in the middle of a frame.
+            self.context.reset(ResetDirective::SessionOnly).map_err(|code| bad_level(level, code))?;
+            self.context
+                .set_parameter(CParameter::CompressionLevel(level))
+                .map_err(|code| bad_level(level, code))?;
         }
         self.level = level;
         Ok(())
@@ -210,7 +211,7 @@ impl Encoder {
     fn compress(&mut self, bytes: &[u8]) -> Option<usize> {
         self.level?;
         let most = frame::compressed_bytes_max(bytes.len());
-        self.compressor.compress_to_buffer(bytes, &mut self.scratch[..most]).ok()
+        self.context.compress2(&mut self.scratch[..most], bytes).ok()
     }
 
     #[allow(clippy::too_many_arguments, reason = "one per field of the header")]
@@ -229,6 +230,10 @@ impl Encoder {
         let bytes: [u8; HEADER_BYTES] = header.to_bytes();
         self.batch.extend_from_slice(&bytes);
     }
+}
+
+fn bad_level(level: i32, code: ErrorCode) -> EncodeError {
+    EncodeError::Level { level, problem: get_error_name(code) }
 }
 
 impl std::fmt::Debug for Encoder {

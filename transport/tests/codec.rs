@@ -202,6 +202,22 @@ fn the_level_follows_the_queue() {
     assert_eq!(size(0.5, 1), size(0.0, 1), "between: as before");
 }
 
+#[test]
+fn the_level_changes_after_data_that_does_not_compress() {
+    let chunks = [data(0, 0, vec![cluster(0, 0, WHOLE)]), data(0, 1, vec![cluster(0, 1, WHOLE)])];
+    let mut encoder = Encoder::new(Mark::START, Compression::Adaptive).unwrap();
+    let mut bytes = vec![];
+    for fill in [1.0, 1.0, 0.0, 1.0, 1.0, 1.0] {
+        encoder.observe_queue(fill);
+        chunks.iter().for_each(|chunk| encoder.push(chunk).unwrap());
+        bytes.extend(encoder.take_batch().unwrap_or_default());
+    }
+    bytes.extend(encoder.finish().unwrap());
+    let (received, ended) = decode(&bytes, &[2 * CLUSTER_BYTES], Mark::START, 1 << 20).unwrap();
+    assert!(ended);
+    assert!(content(chunks_of(received).0) == content(chunks.iter().cycle().take(12).cloned()));
+}
+
 /// Chunks in some order over two disks, the first with a short last cluster.
 fn any_chunks() -> impl Strategy<Value = Vec<Chunk>> {
     let length = |disk: u16, index: u32| if (disk, index) == (0, 39) { 777 } else { WHOLE };
