@@ -124,4 +124,4 @@ fn usage(error: &clap::Error) -> Failure {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

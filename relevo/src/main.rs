@@ -6,6 +6,8 @@ mod ask;
 mod cli;
 mod client;
 mod commands;
+#[cfg(test)]
+mod docs;
 mod output;
 mod parse;
 mod progress;

@@ -31,7 +31,7 @@ pub fn reply(reply: &Reply, detail: Detail, as_json: bool) -> ExitCode {
 
 pub fn failure(failure: &Failure, as_json: bool) -> ExitCode {
     if as_json {
-        print(&pretty(&json!({ "error": failure })));
+        print(&failure_content(failure));
     } else {
         note(&failure_text(failure));
     }
@@ -71,6 +71,10 @@ pub fn content(reply: &Reply) -> String {
         Reply::Jobs(views) => pretty(views),
         Reply::Verify(view) => pretty(view),
     }
+}
+
+pub fn failure_content(failure: &Failure) -> String {
+    pretty(&json!({ "error": failure }))
 }
 
 pub fn pretty(content: &impl Serialize) -> String {

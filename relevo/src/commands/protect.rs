@@ -27,7 +27,7 @@ pub struct ProtectArgs {
     /// Time between these older points
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse::spacing_s)]
     history_every: u32,
-    /// Replicate only these disks, such as `vda,vdb`; the others are absent after a failover
+    /// Replicate only these disks, such as `vda,vdb` (default: all that can be)
     #[arg(long, value_name = "TARGETS", value_delimiter = ',')]
     disks: Option<Vec<String>>,
     /// Send at most this much, such as `200MiB/s`

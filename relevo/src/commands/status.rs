@@ -121,7 +121,7 @@ pub fn watch(args: StatusArgs, client: &Client, options: &Options) -> Result<Exi
             Err(failure) if failure.kind == ErrorKind::NotFound => return Err(failure),
             Err(failure) => output::failure_text(&failure),
         };
-        let shown = write!(stdout, "{home}{}\n", render::printable(&text)).and_then(|()| stdout.flush());
+        let shown = writeln!(stdout, "{home}{}", render::printable(&text)).and_then(|()| stdout.flush());
         if shown.is_err() {
             return Ok(ExitCode::SUCCESS);
         }
