@@ -88,7 +88,7 @@ fn hex(bytes: &[u8]) -> String {
     lines.join("\n")
 }
 
-/// A disk of one byte less than a cluster and a bit, so that a golden example stays short.
+/// Two clusters of zeroes and a short one, so that the example stays short.
 fn golden() -> (Vec<Chunk>, Vec<u64>) {
     let chunks = vec![zero(0, 0, 2), data(0, 2, vec![b"relevo\n".to_vec()])];
     (chunks, vec![2 * CLUSTER_BYTES + 7])
@@ -111,6 +111,8 @@ fn the_bytes_of_version_1_do_not_change() {
         d4 c5 63 62 eb 63 1e a1 ae 41 17 11 ff 42 25 f1
         63 33 68 74 2f a1 d3 df 8b a7 0c f9 e1 43 ff"#]]
     .assert_eq(&hex(&bytes));
+    let documented = include_str!("../../docs/format/wire.md");
+    assert!(documented.contains(&hex(&bytes)), "the example in the documentation");
     let (received, ended) = decode(&bytes, &sizes, Mark::START, 7).unwrap();
     assert!(ended);
     assert_eq!(chunks_of(received).0, chunks);
