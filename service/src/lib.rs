@@ -2,3 +2,19 @@
 //! Knows no wire format but the control socket's JSON lines.
 
 pub mod api;
+pub mod certs;
+mod clock;
+mod commands;
+pub mod config;
+mod control;
+pub mod daemon;
+mod disk_space;
+mod health;
+mod host;
+mod jobs;
+mod link;
+mod owner;
+mod peer;
+mod steps;
+mod upkeep;
+mod views;

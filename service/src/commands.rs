@@ -1,0 +1,189 @@
+//! Commands: what an operator may ask, and what is done about it. Anything that takes long becomes a job.
+
+mod authorize;
+mod operate;
+mod plan;
+mod protect;
+pub mod test;
+mod verify;
+mod vm;
+
+use crate::{
+    api::{Command, ErrorKind, Failure, HostView, Reply, Request},
+    host::Host,
+    owner::OwnerHandle,
+    views,
+};
+use model::{DeltaId, VmId};
+use std::sync::Arc;
+
+/// Carries a command out, or shows its plan.
+pub async fn execute(host: &Arc<Host>, request: &Request) -> Result<Reply, Failure> {
+    if request.dry_run {
+        return plan::plan(host, &request.command).await.map(Reply::Plan);
+    }
+    match request.command.clone() {
+        Command::Host => Ok(Reply::Host(host_view(host))),
+        Command::VmList => vm::list(host).await.map(Reply::Vms),
+        Command::VmShow { vm } => vm::show(host, &vm).await.map(|view| Reply::Vm(Box::new(view))),
+        Command::VmDefine { xml } => vm::define(host, xml).await,
+        Command::VmStart { vm } => vm::start(host, &vm).await,
+        Command::VmStop { vm, force } => vm::stop(host, &vm, force).await,
+        Command::VmPause { vm } => vm::pause(host, &vm).await,
+        Command::VmUndefine { vm } => vm::undefine(host, &vm).await,
+        Command::CertReload => cert_reload(host),
+        Command::Authorize { host: pattern, storage, trust_group } => {
+            authorize::add(host, &pattern, &storage, trust_group.as_deref())
+        }
+        Command::AuthorizeList => authorize::list(host),
+        Command::AuthorizeRemove { host: pattern } => authorize::remove(host, &pattern),
+        Command::Protect { .. } => protect::protect(host, &request.command).await,
+        Command::Status { vm } => status(host, vm.as_deref()).await,
+        Command::Points { vm } => points(host, &vm).await,
+        Command::Verify { vm, point } => verify::verify(host, &vm, point.as_deref()),
+        Command::DropPoint { vm, point } => verify::drop_point(host, &vm, point).await,
+        Command::EndTest { vm } => test::end(host, &vm).await,
+        Command::Failover { vm, kind: crate::api::FailoverKind::Test { point }, start } => {
+            test::begin(host, &vm, point.as_deref(), start).await
+        }
+        Command::Unprotect { vm, delete_replica } => protect::unprotect(host, &vm, delete_replica).await,
+        Command::JobList => Ok(Reply::Jobs(host.jobs.views())),
+        Command::JobShow { job } | Command::JobWatch { job } => {
+            host.jobs.view(job).map(|view| Reply::Job(Box::new(view))).ok_or_else(|| no_job(&job))
+        }
+        Command::JobCancel { job } => job_cancel(host, job),
+        command => operate::operate(host, &command).await,
+    }
+}
+
+fn host_view(host: &Host) -> HostView {
+    let owners = host.all_owners();
+    let count = |mode| u32::try_from(owners.iter().filter(|o| o.record().mode == mode).count()).unwrap_or(0);
+    let certificate = crate::certs::show(&host.dirs).ok().and_then(|views| {
+        let own = views.iter().rfind(|view| !view.purpose.iter().any(|purpose| purpose == "authority"))?;
+        own.not_after.format(&time::format_description::well_known::Rfc3339).ok()
+    });
+    HostView {
+        host_name: host.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        replication_address: host.replication_address.get().cloned(),
+        libvirt_uri: host.hypervisor.uri().to_owned(),
+        certificate_expires: certificate,
+        protected_vms: count(model::Mode::Primary),
+        replica_vms: count(model::Mode::Replica),
+    }
+}
+
+fn cert_reload(host: &Host) -> Result<Reply, Failure> {
+    let identity = crate::daemon::identity(&host.dirs)?;
+    host.tls.reload(identity).map_err(|error| Failure::internal("use the installed certificates", &error))?;
+    Ok(Reply::Done { message: "the installed certificates are in use".to_owned() })
+}
+
+async fn status(host: &Arc<Host>, vm: Option<&str>) -> Result<Reply, Failure> {
+    let owners = match vm {
+        Some(vm) => vec![owner(host, vm)?],
+        None => host.all_owners(),
+    };
+    let host = host.clone();
+    let views = crate::owner::blocking(move || {
+        owners.iter().map(|owner| views::relationship(&host, owner)).collect::<Vec<_>>()
+    })
+    .await;
+    Ok(Reply::Relationships(views))
+}
+
+async fn points(host: &Arc<Host>, vm: &str) -> Result<Reply, Failure> {
+    let owner = owner(host, vm)?;
+    let record = owner.record();
+    if record.mode == model::Mode::Primary {
+        return Err(Failure::new(
+            ErrorKind::WrongHost,
+            "wrong-host",
+            format!("the recovery points of {} are kept on {}", record.name, record.peer),
+        )
+        .hint(format!("run `relevo points {}` on {}", record.name, record.peer)));
+    }
+    let host = host.clone();
+    crate::owner::blocking(move || views::points(&host, record.vm)).await.map(Reply::Points)
+}
+
+fn no_job(job: &model::JobId) -> Failure {
+    Failure::new(ErrorKind::NotFound, "job-unknown", format!("there is no job {job}"))
+        .hint("`relevo job list` shows those that there are; ended ones are kept for five minutes")
+}
+
+fn job_cancel(host: &Host, job: model::JobId) -> Result<Reply, Failure> {
+    let view = host.jobs.view(job).ok_or_else(|| no_job(&job))?;
+    if view.state.has_ended() {
+        return Err(Failure::new(
+            ErrorKind::InvalidState,
+            "job-ended",
+            format!("job {job} has ended already"),
+        ));
+    }
+    if !host.jobs.cancel(job) {
+        return Err(Failure::new(
+            ErrorKind::InvalidState,
+            "job-not-cancellable",
+            format!("job {job} ({}) cannot be cancelled half-way", view.kind),
+        )
+        .hint("let it end; `relevo revert` or `relevo failback --cancel` take an operation back"));
+    }
+    Ok(Reply::Done { message: format!("job {job} was asked to stop") })
+}
+
+/// The owner of a VM that is named by its name or UUID.
+pub fn owner(host: &Host, vm: &str) -> Result<OwnerHandle, Failure> {
+    let id: Option<VmId> = vm.parse().ok();
+    let mut found =
+        host.all_owners().into_iter().filter(|owner| Some(owner.vm) == id || owner.record().name == vm);
+    match (found.next(), found.next()) {
+        (Some(owner), None) => Ok(owner),
+        (Some(_), Some(_)) => Err(Failure::new(
+            ErrorKind::InvalidParameter,
+            "vm-ambiguous",
+            format!("several VMs are called `{vm}`"),
+        )
+        .hint("name it by its UUID; `relevo vm list` shows them")),
+        (None, _) => {
+            let defined = host.hypervisor.find(vm).ok().flatten();
+            Err(match defined {
+                Some(_) => Failure::new(
+                    ErrorKind::InvalidState,
+                    "not-protected",
+                    format!("VM `{vm}` is not protected"),
+                )
+                .hint(format!("relevo protect {vm} --to HOST")),
+                None => unknown_vm(vm),
+            })
+        }
+    }
+}
+
+pub fn unknown_vm(vm: &str) -> Failure {
+    Failure::new(ErrorKind::NotFound, "vm-unknown", format!("there is no VM `{vm}` on this host"))
+        .hint("`relevo vm list` shows the VMs of this host")
+}
+
+/// A point by its id or the beginning of it.
+pub fn point(host: &Host, vm: VmId, text: &str) -> Result<DeltaId, Failure> {
+    let points = views::points(host, vm)?;
+    let mut matching =
+        points.iter().filter(|point| point.point.to_string().starts_with(&text.to_ascii_lowercase()));
+    match (matching.next(), matching.next()) {
+        (Some(point), None) if !text.is_empty() => Ok(point.point),
+        (Some(_), Some(_)) => Err(Failure::new(
+            ErrorKind::InvalidParameter,
+            "point-ambiguous",
+            format!("several recovery points begin with `{text}`"),
+        )
+        .hint("give more digits; `relevo points VM` shows them")),
+        _ => Err(Failure::new(
+            ErrorKind::NotFound,
+            "point-unknown",
+            format!("there is no recovery point `{text}`"),
+        )
+        .hint("`relevo points VM` shows those that are kept")),
+    }
+}

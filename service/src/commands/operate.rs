@@ -1,0 +1,103 @@
+//! Operations on a relationship: each becomes the engine's, under a job.
+
+use super::{owner, point};
+use crate::{
+    api::{Command, ErrorKind, FailoverKind, Failure, Reply},
+    host::Host,
+    jobs::job_type,
+    owner::{OwnerHandle, refused},
+};
+use engine::{Operation, Relationship};
+use model::Mode;
+use std::sync::Arc;
+
+pub async fn operate(host: &Arc<Host>, command: &Command) -> Result<Reply, Failure> {
+    let (owner, operation) = resolve(host, command)?;
+    let record = owner.record();
+    if let Command::Suspend { release: true, .. } = command {
+        owner.operate(Operation::Suspend, None).await?;
+        owner.release().await?;
+        let name = &record.name;
+        return Ok(Reply::Done {
+            message: format!(
+                "{name} is suspended and its checkpoints are released; `relevo resume {name}` compares and goes on"
+            ),
+        });
+    }
+    let at_once = matches!(operation, Operation::Suspend | Operation::Resume | Operation::CancelFailback);
+    if at_once {
+        let what = operation.name();
+        owner.operate(operation, None).await?;
+        return Ok(Reply::Done { message: format!("{}: {what} done", record.name) });
+    }
+    record.permit(&operation).map_err(|refusal| refused(&record, &operation, &refusal))?;
+    let (job, _) = host.jobs.begin(Some((record.vm, &record.name)), operation.name(), job_type(&operation));
+    if let Err(failure) = owner.operate(operation, Some(job)).await {
+        host.jobs.end(job, Err(failure.clone()));
+        return Err(failure);
+    }
+    host.jobs
+        .view(job)
+        .map(|view| Reply::Job(Box::new(view)))
+        .ok_or_else(|| Failure::new(ErrorKind::Failed, "failed", "the job has vanished"))
+}
+
+/// Which operation on which VM a command is, on this host.
+pub fn resolve(host: &Host, command: &Command) -> Result<(OwnerHandle, Operation), Failure> {
+    let no_operation = || Failure::new(ErrorKind::Failed, "failed", "not an operation on a relationship");
+    let (owner, operation) = match command {
+        Command::Failover { vm, kind, start } => {
+            let owner = owner(host, vm)?;
+            let record = owner.record();
+            let operation = match kind {
+                FailoverKind::Planned if record.mode == Mode::Primary => {
+                    Operation::Prepare { force: false, then_fail_over: Some(*start) }
+                }
+                FailoverKind::Planned => Operation::PlannedFailover { start: *start },
+                FailoverKind::Unplanned { point: chosen } => {
+                    if record.mode == Mode::Primary {
+                        return Err(elsewhere(&record, "failover"));
+                    }
+                    let chosen = match chosen {
+                        Some(text) => point(host, record.vm, text)?,
+                        None => record.latest.ok_or_else(|| no_point(&record))?,
+                    };
+                    Operation::Failover { point: chosen, start: *start }
+                }
+                FailoverKind::Test { .. } => return Err(no_operation()),
+            };
+            (owner, operation)
+        }
+        Command::Revert { vm } => (owner(host, vm)?, Operation::Revert),
+        Command::Commit { vm } => (owner(host, vm)?, Operation::Commit),
+        Command::Reverse { vm } => (owner(host, vm)?, Operation::Reverse),
+        Command::Failback { vm, .. } => (owner(host, vm)?, Operation::Failback),
+        Command::FailbackComplete { vm, force } => {
+            (owner(host, vm)?, Operation::CompleteFailback { point: None, force: *force })
+        }
+        Command::FailbackCancel { vm } => (owner(host, vm)?, Operation::CancelFailback),
+        Command::Suspend { vm, .. } => (owner(host, vm)?, Operation::Suspend),
+        Command::Resume { vm } => (owner(host, vm)?, Operation::Resume),
+        Command::Resync { vm } => (owner(host, vm)?, Operation::Resynchronize),
+        _ => return Err(no_operation()),
+    };
+    Ok((owner, operation))
+}
+
+fn no_point(record: &Relationship) -> Failure {
+    Failure::new(
+        ErrorKind::InvalidState,
+        "no-point",
+        format!("{} has no recovery point yet: its first copy is not complete", record.name),
+    )
+}
+
+fn elsewhere(record: &Relationship, what: &str) -> Failure {
+    let (name, peer) = (&record.name, &record.peer);
+    Failure::new(
+        ErrorKind::WrongHost,
+        "wrong-host",
+        format!("{what} of {name} runs on {peer}, which holds its replica"),
+    )
+    .hint(format!("on {peer}: relevo {what} {name}; from here: relevo failover {name} --planned"))
+}

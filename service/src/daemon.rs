@@ -1,0 +1,208 @@
+//! The daemon: put together, started, and stopped in order.
+
+use crate::{
+    api::{ErrorKind, Failure, error::chain},
+    certs,
+    config::{self, Config, Dirs},
+    control,
+    host::{Host, HostParts},
+    link::Link,
+    owner::{self, Mail, blocking},
+    upkeep,
+};
+use catalog::Catalog;
+use engine::Relationship;
+use hypervisor::{Change, Event, Hypervisor};
+use model::{HostName, Mode};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
+use transport::{Client, ClientOptions, PeerAddress, Server, Tls, TlsIdentity};
+
+/// How long the steps that are under way may take to stop.
+const STOP_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(root: Option<PathBuf>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2)
+        .build()
+        .map_err(|error| Failure::internal("start the runtime", &error))?;
+    let result = runtime.block_on(serve(&Dirs::new(root.as_deref())));
+    // A step that does not stop must not keep the process: the restart is the tested path.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn serve(dirs: &Dirs) -> Result<(), Failure> {
+    let config = config::load(&dirs.config)?;
+    make_folders(dirs)?;
+    let host = compose(dirs, config).await?;
+    let listener = control::bind(dirs)?;
+    let server =
+        Server::bind(host.config.replication, host.tls.clone(), Arc::new(Link { host: host.clone() }))
+            .map_err(|error| {
+                let message = format!("cannot listen on {}: {error}", host.config.replication);
+                Failure::new(ErrorKind::Failed, "listen", message)
+                    .hint("`replication` in the configuration sets the address")
+            })?;
+    let _ = host.replication_address.set(server.local_addr.to_string());
+    tracing::info!(host = %host.name, address = %server.local_addr, libvirt = host.hypervisor.uri(), "serving");
+    start_owners(&host)?;
+    watch_libvirt(&host);
+    host.tasks.spawn(control::serve(host.clone(), listener));
+    wait_for_signal().await?;
+    tracing::info!("stopping");
+    host.shutdown.cancel();
+    host.tasks.close();
+    server.shutdown().await;
+    if tokio::time::timeout(STOP_TIME_MAX, host.tasks.wait()).await.is_err() {
+        tracing::warn!("some work did not stop in time; the next start goes on with it");
+    }
+    let _ = std::fs::remove_file(&dirs.socket);
+    Ok(())
+}
+
+fn make_folders(dirs: &Dirs) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    for folder in [&dirs.state, &dirs.certs] {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+            Failure::new(ErrorKind::Failed, "folder", format!("cannot make {}: {error}", folder.display()))
+        })?;
+    }
+    Ok(())
+}
+
+/// The installed certificate, key and authorities.
+pub fn identity(dirs: &Dirs) -> Result<TlsIdentity, Failure> {
+    transport::certs::load(&dirs.certs).map_err(|error| {
+        Failure::new(
+            ErrorKind::Configuration,
+            "certificate",
+            format!("no usable certificate: {}", chain(&error)),
+        )
+        .hint("`relevo cert init`, `relevo cert issue HOST --out BUNDLE`, `relevo cert install BUNDLE`")
+    })
+}
+
+/// The configured name must be one of the certificate's; without one the certificate's first counts.
+fn host_name(dirs: &Dirs, config: &Config) -> Result<HostName, Failure> {
+    let views = certs::show(dirs)?;
+    let names: Vec<HostName> = views
+        .iter()
+        .filter(|view| !view.purpose.iter().any(|purpose| purpose == "authority"))
+        .flat_map(|view| view.sans.iter().filter_map(|name| name.parse().ok()))
+        .collect();
+    let list = names.iter().map(HostName::as_str).collect::<Vec<_>>().join(", ");
+    match &config.host_name {
+        Some(name) if names.contains(name) => Ok(name.clone()),
+        Some(name) => Err(Failure::new(
+            ErrorKind::Configuration,
+            "host-name",
+            format!("host_name is {name}, but the installed certificate is for {list}"),
+        )
+        .hint(format!("issue a certificate for {name}, or correct host_name"))),
+        None => names.into_iter().next().ok_or_else(|| {
+            Failure::new(ErrorKind::Configuration, "host-name", "the installed certificate names no host")
+        }),
+    }
+}
+
+async fn compose(dirs: &Dirs, config: Config) -> Result<Arc<Host>, Failure> {
+    let identity = identity(dirs)?;
+    let name = host_name(dirs, &config)?;
+    let tls = Tls::new(identity)
+        .map_err(|error| Failure::new(ErrorKind::Configuration, "certificate", chain(&error)))?;
+    let peers: BTreeMap<HostName, PeerAddress> = config
+        .peers
+        .iter()
+        .map(|(host, peer)| {
+            (host.clone(), PeerAddress { address: peer.address.clone(), bypass_proxy: peer.bypass_proxy })
+        })
+        .collect();
+    let mut options = ClientOptions { peers, ..ClientOptions::from_env() };
+    if config.proxy.is_some() {
+        options.proxy.clone_from(&config.proxy);
+    }
+    let client = Client::new(tls.clone(), options);
+    let catalog = Catalog::open(&dirs.catalog()).map_err(|error| {
+        Failure::new(ErrorKind::Failed, "catalog", format!("cannot open the catalog: {}", chain(&error)))
+    })?;
+    let (dirs_copy, uri) = (dirs.clone(), config.libvirt.clone());
+    let hypervisor = blocking(move || connect(&dirs_copy, uri)).await?;
+    let dirs = dirs.clone();
+    Ok(Host::new(HostParts { name, dirs, config, catalog, hypervisor, tls, client }))
+}
+
+fn connect(dirs: &Dirs, uri: Option<String>) -> Result<Hypervisor, Failure> {
+    let uri = match (uri, &dirs.root) {
+        (Some(uri), _) => uri,
+        (None, Some(root)) => hypervisor::prepare_embedded_root(&root.join("libvirt"))
+            .map_err(|error| Failure::internal("prepare the embedded libvirt", &error))?,
+        (None, None) => "qemu:///system".to_owned(),
+    };
+    Hypervisor::connect(&uri).map_err(|error| match error {
+        hypervisor::Error::RootInUse { .. } => {
+            Failure::new(ErrorKind::InUse, "already-running", chain(&error))
+                .hint("another `relevo serve` runs on this root")
+        }
+        _ => Failure::new(ErrorKind::Failed, "libvirt", chain(&error))
+            .hint("is libvirt installed and running?"),
+    })
+}
+
+/// Takes up every relationship and job of the last run.
+fn start_owners(host: &Arc<Host>) -> Result<(), Failure> {
+    let rows =
+        host.catalog.relationships().map_err(|error| Failure::internal("read the relationships", &error))?;
+    let mut records = vec![];
+    for row in rows {
+        let record: Relationship = serde_json::from_str(&row.record)
+            .map_err(|error| Failure::internal("understand a relationship", &error))?;
+        records.push(record);
+    }
+    let live: Vec<_> = records.iter().filter_map(|record| owner::live_job(host, record)).collect();
+    host.jobs.resume(&live);
+    for record in records {
+        let (vm, replica) = (record.vm, record.mode == Mode::Replica);
+        host.adopt(record)?;
+        if replica {
+            upkeep::after_point(host, vm);
+        }
+    }
+    Ok(())
+}
+
+/// Tells owners when their VM starts or stops, whoever did it.
+fn watch_libvirt(host: &Arc<Host>) {
+    let events = host.hypervisor.events();
+    let runtime = tokio::runtime::Handle::current();
+    let host = host.clone();
+    thread::spawn(move || {
+        while let Ok(event) = events.recv() {
+            let Event::Lifecycle { vm, change } = event else { continue };
+            let running = match change {
+                Change::Started | Change::Resumed => true,
+                Change::Stopped | Change::Crashed => false,
+                _ => continue,
+            };
+            if host.shutdown.is_cancelled() {
+                return;
+            }
+            if let Some(owner) = host.owner(vm) {
+                runtime.block_on(owner.send(Mail::Power { running }));
+            }
+        }
+    });
+}
+
+async fn wait_for_signal() -> Result<(), Failure> {
+    let fail = |error| Failure::internal("listen for signals", &error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(fail)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

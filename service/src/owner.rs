@@ -1,0 +1,750 @@
+//! The owner of a relationship: one task per VM that has the record, takes one event at a time, persists what
+//! the engine decides, then has it carried out. Nobody else writes the record.
+//!
+//! ```text
+//! mail ──▶ apply(event) ──▶ persist the record ──▶ carry out the effects ──▶ mail
+//! ```
+
+use crate::{
+    api::{ErrorKind, Failure},
+    clock::now_ms,
+    host::{Host, document},
+    jobs::{Progress, work_kind},
+    peer::{Answer, Message, PeerRequest, PeerResult, text::SetText},
+    steps,
+};
+use engine::{
+    Context, Effect, Event, OfferAnswer, Operation, Refusal, Relationship, Standing, Step, StepFailure,
+    StepResult,
+};
+use model::{DeltaId, DiskId, Generation, JobId, Mode, ReplicationState, VmId};
+use serde::{Deserialize, Serialize};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use transport::Mark;
+
+/// Mail that waits for an owner; a sender waits when it is full.
+const MAIL_MAX: usize = 64;
+/// How often a host that has something to hear or to say greets its peer.
+const GREET_EVERY_MS: i64 = 5_000;
+/// The longest sleep between two looks at the clock, so that a clock that jumps is noticed.
+const TICK_MAX_MS: i64 = 1_000;
+
+#[derive(Clone)]
+pub struct OwnerHandle {
+    pub vm: VmId,
+    /// The delta that is being received, if one is.
+    pub receiving: Arc<Mutex<Option<DeltaId>>>,
+    mail: mpsc::Sender<Mail>,
+    snapshot: Arc<Mutex<Snapshot>>,
+}
+
+/// What can be seen of an owner without asking it.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub record: Relationship,
+    pub job: Option<JobId>,
+    pub progress: Arc<Progress>,
+    pub last_failure: Option<String>,
+}
+
+pub enum Mail {
+    Operate {
+        operation: Operation,
+        job: Option<JobId>,
+        reply: oneshot::Sender<Result<(), Failure>>,
+    },
+    Peer {
+        message: Box<Message>,
+        reply: oneshot::Sender<Answer>,
+    },
+    StepEnded(Result<StepResult, StepFailure>),
+    Greeted(Result<Standing, String>),
+    Power {
+        running: bool,
+    },
+    /// A delta has arrived whole and its files are durable: make it a point, if it still may be one.
+    Commit {
+        delta: DeltaId,
+        sealed: Box<layers::Sealed>,
+        generation: Generation,
+        base: Option<DeltaId>,
+        reply: oneshot::Sender<Result<(), OfferAnswer>>,
+    },
+    /// Change the record's settings.
+    Configure(engine::Settings),
+    Release {
+        reply: oneshot::Sender<Result<(), Failure>>,
+    },
+    /// Stop owning: the relationship is removed.
+    Stop {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// The operation that a job stands for, kept so that the job survives a restart.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct JobLink {
+    job: JobId,
+    operation: Operation,
+}
+
+struct Owner {
+    host: Arc<Host>,
+    record: Relationship,
+    mail: mpsc::Sender<Mail>,
+    snapshot: Arc<Mutex<Snapshot>>,
+    job: Option<JobLink>,
+    progress: Arc<Progress>,
+    step: Option<CancellationToken>,
+    last_failure: Option<String>,
+    greeted_ms: i64,
+    greeting: bool,
+    /// Start the VM once the peer has answered, or at this time.
+    autostart_ms: Option<i64>,
+}
+
+impl OwnerHandle {
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn record(&self) -> Relationship {
+        self.snapshot().record
+    }
+
+    pub async fn operate(&self, operation: Operation, job: Option<JobId>) -> Result<(), Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Mail::Operate { operation, job, reply }).await;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    pub async fn peer(&self, message: Message) -> Option<Answer> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Mail::Peer { message: Box::new(message), reply }).await;
+        answer.await.ok()
+    }
+
+    pub async fn release(&self) -> Result<(), Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Mail::Release { reply }).await;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    pub async fn stop(&self) {
+        let (reply, stopped) = oneshot::channel();
+        self.send(Mail::Stop { reply }).await;
+        let _ = stopped.await;
+    }
+
+    pub async fn send(&self, mail: Mail) {
+        // An owner that has stopped drops the mail; the sender's reply channel tells.
+        let _ = self.mail.send(mail).await;
+    }
+}
+
+fn gone() -> Failure {
+    Failure::new(ErrorKind::InvalidState, "not-protected", "the relationship was removed meanwhile")
+}
+
+/// Starts the owner of `record`; it runs until it is stopped or the host shuts down.
+pub fn start(host: Arc<Host>, record: Relationship) -> OwnerHandle {
+    let (mail, inbox) = mpsc::channel(MAIL_MAX);
+    let progress = Arc::new(Progress::default());
+    let snapshot =
+        Snapshot { record: record.clone(), job: None, progress: progress.clone(), last_failure: None };
+    let snapshot = Arc::new(Mutex::new(snapshot));
+    let handle = OwnerHandle {
+        vm: record.vm,
+        receiving: Arc::default(),
+        mail: mail.clone(),
+        snapshot: snapshot.clone(),
+    };
+    let job = host.document(record.vm, document::JOB).ok().flatten();
+    let owner = Owner {
+        host: host.clone(),
+        record,
+        mail,
+        snapshot,
+        job,
+        progress,
+        step: None,
+        last_failure: None,
+        greeted_ms: 0,
+        greeting: false,
+        autostart_ms: None,
+    };
+    host.tasks.spawn(owner.run(inbox));
+    handle
+}
+
+/// The jobs that the relationships of an earlier run were busy with.
+pub fn live_job(host: &Host, record: &Relationship) -> Option<JobId> {
+    let link: JobLink = host.document(record.vm, document::JOB).ok().flatten()?;
+    stands_for(&link.operation, record).then_some(link.job)
+}
+
+/// Is the record still busy with this operation.
+fn stands_for(operation: &Operation, record: &Relationship) -> bool {
+    let waits = record.waiting.as_ref() == Some(operation);
+    let works = record.work.as_ref().is_some_and(|work| {
+        work_kind(operation) == Some(work.kind) || work.kind == engine::WorkKind::Abandon
+    });
+    waits || works
+}
+
+impl Owner {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Mail>) {
+        if let Err(failure) = self.reconcile().await {
+            tracing::error!(vm = %self.record.name, %failure, "cannot reconcile after the start");
+        }
+        self.apply(Event::Started).await;
+        loop {
+            let wait = self.until_next();
+            let mail = tokio::select! {
+                biased;
+                () = self.host.shutdown.cancelled() => break,
+                mail = inbox.recv() => mail,
+                () = tokio::time::sleep(wait) => None,
+            };
+            match mail {
+                Some(Mail::Stop { reply }) => {
+                    self.stop_step(&mut inbox).await;
+                    let _ = reply.send(());
+                    return;
+                }
+                Some(mail) => self.handle(mail).await,
+                None => {}
+            }
+            self.on_time().await;
+        }
+        self.stop_step(&mut inbox).await;
+    }
+
+    /// Asks the running step to stop and waits for it; its result is lost, as in a crash.
+    async fn stop_step(&mut self, inbox: &mut mpsc::Receiver<Mail>) {
+        let Some(step) = self.step.take() else { return };
+        step.cancel();
+        while let Some(mail) = inbox.recv().await {
+            if matches!(mail, Mail::StepEnded(_)) {
+                return;
+            }
+        }
+    }
+
+    fn until_next(&self) -> Duration {
+        let r = &self.record;
+        let now = now_ms();
+        let mut next = now + TICK_MAX_MS;
+        if let Some(until) = r.retry.until_ms {
+            next = next.min(until);
+        }
+        if r.mode == Mode::Primary && r.work.is_none() && r.state == ReplicationState::Replicating {
+            next = next.min(r.next_cycle_ms.max(r.retry.until_ms.unwrap_or(0)));
+        }
+        Duration::from_millis(u64::try_from((next - now).max(0)).unwrap_or(0) + 1)
+    }
+
+    async fn on_time(&mut self) {
+        let now = now_ms();
+        let r = &self.record;
+        let due = r.retry.until_ms.is_some_and(|until| now >= until)
+            || (r.work.is_none() && r.mode == Mode::Primary && now >= r.next_cycle_ms);
+        if due {
+            self.apply(Event::Tick).await;
+        }
+        if self.autostart_ms.is_some_and(|at| now >= at) {
+            self.autostart().await;
+        }
+        if self.should_greet() && now - self.greeted_ms >= GREET_EVERY_MS {
+            self.greet();
+        }
+    }
+
+    /// Is there something that the peer should learn, or that we wait to hear.
+    fn should_greet(&self) -> bool {
+        use engine::Token;
+        let r = &self.record;
+        self.autostart_ms.is_some()
+            || r.superseded.is_some()
+            || matches!(r.token, Token::Held { acknowledged: false, .. } | Token::Released { .. })
+            || (r.retry.until_ms.is_some() && r.retry.attempts > 0)
+            || matches!(r.state, ReplicationState::Recovered | ReplicationState::SyncedReplicationComplete)
+    }
+
+    fn greet(&mut self) {
+        self.greeted_ms = now_ms();
+        if std::mem::replace(&mut self.greeting, true) {
+            return;
+        }
+        let (host, mail, record) = (self.host.clone(), self.mail.clone(), self.record.clone());
+        self.host.tasks.spawn(async move {
+            let answer = steps::ask(&host, &record, PeerRequest::Greet).await;
+            let heard = match answer {
+                Ok(Answer { standing: Some(standing), .. }) => Ok(standing),
+                Ok(_) => Err("the peer does not know this VM".to_owned()),
+                Err(failure) => Err(failure.message),
+            };
+            let _ = mail.send(Mail::Greeted(heard)).await;
+        });
+    }
+
+    async fn handle(&mut self, mail: Mail) {
+        match mail {
+            Mail::Operate { operation, job, reply } => {
+                let result = self.operate(operation, job).await;
+                let _ = reply.send(result);
+            }
+            Mail::Peer { message, reply } => {
+                let answer = self.answer(*message).await;
+                let _ = reply.send(answer);
+            }
+            Mail::StepEnded(result) => {
+                self.step = None;
+                let event = match result {
+                    Ok(result) => Event::Done(result),
+                    Err(failure) => {
+                        tracing::warn!(vm = %self.record.name, step = self.step_name(), reason = failure.reason(), "step failed");
+                        self.last_failure = Some(failure.reason().to_owned());
+                        Event::Failed(failure)
+                    }
+                };
+                self.apply(event).await;
+            }
+            Mail::Greeted(heard) => {
+                self.greeting = false;
+                if let Ok(standing) = heard {
+                    self.apply(Event::Heard(standing)).await;
+                    if self.autostart_ms.is_some() {
+                        self.autostart().await;
+                    }
+                }
+            }
+            Mail::Power { running } => self.power(running).await,
+            Mail::Commit { delta, sealed, generation, base, reply } => {
+                let result = self.commit(delta, *sealed, &generation, base).await;
+                let _ = reply.send(result);
+            }
+            Mail::Configure(settings) => {
+                self.record.settings = settings;
+                self.persist();
+            }
+            Mail::Release { reply } => {
+                let _ = reply.send(self.release().await);
+            }
+            Mail::Stop { .. } => {}
+        }
+    }
+
+    fn step_name(&self) -> &'static str {
+        self.record.work.as_ref().and_then(engine::Work::step).map_or("", Step::name)
+    }
+
+    async fn operate(&mut self, operation: Operation, job: Option<JobId>) -> Result<(), Failure> {
+        let (before, operation_copy) = (self.record.clone(), operation.clone());
+        let effects = self.record.apply(context(), Event::Operation(operation)).map_err(|refusal| {
+            self.record = before;
+            refused(&self.record, &operation_copy, &refusal)
+        })?;
+        if let Some(job) = job {
+            let link = JobLink { job, operation: operation_copy };
+            if let Err(failure) = self.host.put_document(self.record.vm, document::JOB, &link) {
+                tracing::error!(vm = %self.record.name, %failure, "cannot link the job");
+            }
+            if let Some(progress) = self.host.jobs.progress(job) {
+                self.progress = progress;
+            }
+            self.job = Some(link);
+        }
+        self.persist();
+        self.carry_out(effects).await;
+        Ok(())
+    }
+
+    async fn apply(&mut self, event: Event) {
+        let before = self.record.clone();
+        match self.record.apply(context(), event) {
+            Ok(effects) => {
+                if self.record != before {
+                    self.persist();
+                }
+                self.carry_out(effects).await;
+            }
+            Err(refusal) => tracing::debug!(vm = %self.record.name, %refusal, "event refused"),
+        }
+    }
+
+    /// The record is durable before anything that follows from it happens. A host that cannot write its
+    /// record must not go on: it stops, and its start-up recovery is the tested path.
+    fn persist(&mut self) {
+        if let Err(failure) = self.host.save(&self.record) {
+            tracing::error!(vm = %self.record.name, %failure, "cannot persist the record: stopping");
+            std::process::abort();
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let snapshot = Snapshot {
+            record: self.record.clone(),
+            job: self.job.as_ref().map(|link| link.job),
+            progress: self.progress.clone(),
+            last_failure: self.last_failure.clone(),
+        };
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+
+    async fn carry_out(&mut self, effects: Vec<Effect>) {
+        let mut failure = None;
+        for effect in effects {
+            match effect {
+                Effect::Run(step) => self.run_step(step),
+                Effect::CancelStep => {
+                    if let Some(step) = &self.step {
+                        step.cancel();
+                    }
+                }
+                Effect::PauseVm => self.pause().await,
+                Effect::ResumeVm => {}
+                Effect::Greet => self.greet(),
+                Effect::Finished { failure: reason } => failure = Some(reason),
+            }
+        }
+        self.follow_job(failure);
+        self.publish();
+    }
+
+    fn run_step(&mut self, step: Step) {
+        if self.step.is_some() {
+            // Cannot happen: the engine runs one step at a time. A second one would race with the first.
+            tracing::error!(vm = %self.record.name, step = step.name(), "a step is already running");
+            return;
+        }
+        let cancel = self.host.shutdown.child_token();
+        self.step = Some(cancel.clone());
+        self.progress.start(step.name(), 0);
+        let context = steps::StepContext {
+            host: self.host.clone(),
+            record: self.record.clone(),
+            progress: self.progress.clone(),
+            cancel,
+        };
+        let mail = self.mail.clone();
+        self.host.tasks.spawn(async move {
+            let name = step.name();
+            tracing::debug!(vm = %context.record.name, step = name, "step");
+            let result = steps::run(context, step).await;
+            let _ = mail.send(Mail::StepEnded(result)).await;
+        });
+    }
+
+    /// Ends the job when the record is no longer busy with what it stands for.
+    fn follow_job(&mut self, finished: Option<Option<String>>) {
+        let Some(link) = &self.job else { return };
+        if stands_for(&link.operation, &self.record) {
+            return;
+        }
+        let name = &self.record.name;
+        let result = match finished.flatten() {
+            None => Ok(format!("{name}: {} done", link.operation.name())),
+            Some(reason) if reason == "given up" => Err(Failure::new(
+                ErrorKind::Cancelled,
+                "cancelled",
+                format!("{name}: {} was given up", link.operation.name()),
+            )),
+            Some(reason) => Err(Failure::new(
+                ErrorKind::Failed,
+                "operation-failed",
+                format!("{name}: {} failed: {reason}", link.operation.name()),
+            )),
+        };
+        self.host.jobs.end(link.job, result);
+        self.job = None;
+        self.progress = Arc::default();
+        if let Err(failure) = self.host.drop_document(self.record.vm, document::JOB) {
+            tracing::error!(vm = %name, %failure, "cannot unlink the job");
+        }
+    }
+
+    async fn pause(&self) {
+        let (hypervisor, vm, name) = (self.host.hypervisor.clone(), self.record.vm, self.record.name.clone());
+        tracing::warn!(vm = %name, "superseded by the other host: pausing the VM");
+        let paused =
+            blocking(move || if hypervisor.is_active(vm)? { hypervisor.pause(vm) } else { Ok(()) }).await;
+        if let Err(error) = paused {
+            tracing::error!(vm = %name, %error, "cannot pause the superseded VM");
+        }
+    }
+
+    async fn power(&mut self, running: bool) {
+        if running && !self.record.may_run() {
+            self.pause().await;
+        }
+        self.apply(Event::Power { running }).await;
+    }
+
+    /// After a start of the daemon: what the catalog and libvirt say wins over the record where they know
+    /// better.
+    async fn reconcile(&mut self) -> Result<(), Failure> {
+        let (host, record) = (self.host.clone(), self.record.clone());
+        let found = blocking(move || steps::recover(&host, &record)).await?;
+        if let Some(latest) = found.latest {
+            self.record.latest = latest;
+        }
+        if let Some(why) = found.tracking_lost {
+            self.apply(Event::TrackingLost(why)).await;
+        }
+        self.persist();
+        let autostart: Option<bool> = self.host.document(self.record.vm, document::AUTOSTART)?;
+        let should_run = self.record.may_run() && self.record.wants_running && autostart == Some(true);
+        if should_run && !found.running {
+            let wait = self
+                .host
+                .config
+                .autostart_after_s
+                .map_or(i64::MAX / 2, |s| i64::try_from(s * 1000).unwrap_or(i64::MAX / 2));
+            self.autostart_ms = Some(now_ms() + wait);
+        }
+        Ok(())
+    }
+
+    async fn autostart(&mut self) {
+        self.autostart_ms = None;
+        if !self.record.may_run() || self.record.work.is_some() {
+            return;
+        }
+        let (hypervisor, vm) = (self.host.hypervisor.clone(), self.record.vm);
+        let started =
+            blocking(move || if hypervisor.is_active(vm)? { Ok(()) } else { hypervisor.start(vm) }).await;
+        match started {
+            Ok(()) => tracing::info!(vm = %self.record.name, "started after the host's start"),
+            Err(error) => tracing::error!(vm = %self.record.name, %error, "cannot start the VM"),
+        }
+    }
+
+    async fn release(&mut self) -> Result<(), Failure> {
+        if self.record.work.is_some() {
+            return Err(Failure::new(ErrorKind::InUse, "busy", "a replication turn is under way; try again"));
+        }
+        let host = self.host.clone();
+        let vm = self.record.vm;
+        blocking(move || {
+            host.capture(vm)?.release().map_err(|error| Failure::internal("drop the checkpoints", &error))
+        })
+        .await?;
+        self.apply(Event::TrackingLost("the checkpoints were released".to_owned())).await;
+        Ok(())
+    }
+
+    async fn commit(
+        &mut self,
+        delta: DeltaId,
+        sealed: layers::Sealed,
+        generation: &Generation,
+        base: Option<DeltaId>,
+    ) -> Result<(), OfferAnswer> {
+        match self.record.consider(generation, delta, base) {
+            OfferAnswer::Send => {}
+            other => return Err(other),
+        }
+        let ours = self.record.token.generation().clone();
+        let host = self.host.clone();
+        let vm = self.record.vm;
+        let committed = blocking(move || {
+            let store = host.store(vm)?;
+            store
+                .commit(sealed, 0, ours.number, ours.nonce, now_ms())
+                .map_err(|error| Failure::internal("commit the point", &error))
+        })
+        .await;
+        match committed {
+            Ok(_) => {
+                self.apply(Event::PointReceived(delta)).await;
+                Ok(())
+            }
+            Err(failure) => {
+                tracing::error!(vm = %self.record.name, %failure, "cannot commit a point");
+                Err(OfferAnswer::Busy)
+            }
+        }
+    }
+
+    async fn answer(&mut self, message: Message) -> Answer {
+        let generation = message.standing.as_ref().map(|standing| standing.generation.clone());
+        let standing = message.standing.clone();
+        if let Some(standing) = message.standing {
+            self.apply(Event::Heard(standing)).await;
+        }
+        let generation = generation.unwrap_or_else(|| self.record.token.generation().clone());
+        let result = match message.request {
+            PeerRequest::Offer { delta, base } => self.offered(&generation, delta, base).await,
+            PeerRequest::Withdraw { instead } => match self.withdraw(instead).await {
+                Ok(()) => PeerResult::Done,
+                Err(refusal) => PeerResult::Refused {
+                    failure: Failure::new(ErrorKind::InvalidState, "taken", refusal.to_string()),
+                },
+            },
+            PeerRequest::Operate { operation, changes, .. } => {
+                self.operate_for_peer(standing.as_ref(), operation, &changes).await
+            }
+            PeerRequest::Hashes { disk, first, count } => self.hashes(disk, first, count).await,
+            PeerRequest::Configure { name, settings } => {
+                self.record.name = name;
+                self.record.settings = settings;
+                self.persist();
+                PeerResult::Done
+            }
+            PeerRequest::Greet | PeerRequest::Create { .. } | PeerRequest::Probe | PeerRequest::Removed => {
+                PeerResult::Done
+            }
+        };
+        let running = self.is_running().await;
+        Answer {
+            standing: Some(self.record.standing(running)),
+            work: self.record.work.as_ref().map(|work| work.kind.name().to_owned()),
+            last_failure: self.last_failure.clone(),
+            result,
+        }
+    }
+
+    async fn is_running(&self) -> bool {
+        let (hypervisor, vm) = (self.host.hypervisor.clone(), self.record.vm);
+        blocking(move || hypervisor.is_active(vm)).await.unwrap_or(false)
+    }
+
+    async fn withdraw(&mut self, instead: Generation) -> Result<(), Refusal> {
+        let before = self.record.clone();
+        match self.record.apply(context(), Event::Withdraw(instead)) {
+            Ok(effects) => {
+                self.persist();
+                self.carry_out(effects).await;
+                Ok(())
+            }
+            Err(refusal) => {
+                self.record = before;
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn offered(&self, generation: &Generation, delta: DeltaId, base: Option<DeltaId>) -> PeerResult {
+        let answer = self.record.consider(generation, delta, base);
+        let mut mark = Mark::START;
+        if answer == OfferAnswer::Send {
+            let (host, vm) = (self.host.clone(), self.record.vm);
+            mark = blocking(move || steps::receiving_mark(&host, vm, delta)).await.unwrap_or(Mark::START);
+        }
+        PeerResult::Offer { answer, mark }
+    }
+
+    async fn operate_for_peer(
+        &mut self,
+        theirs: Option<&Standing>,
+        operation: Operation,
+        changes: &[(DiskId, SetText)],
+    ) -> PeerResult {
+        if let Some(done) = self.done_for_peer(&operation) {
+            return done;
+        }
+        if !changes.is_empty()
+            && let Err(failure) = steps::record_peer_changes(&self.host, self.record.vm, changes)
+        {
+            return PeerResult::Refused { failure };
+        }
+        if let Some(theirs) = theirs
+            && let Err(refusal) = self.record.may_be_asked(theirs, &operation)
+        {
+            return PeerResult::Refused { failure: refused(&self.record, &operation, &refusal) };
+        }
+        let kind = crate::jobs::work_kind(&operation);
+        let running = self.record.work.as_ref().map(|work| work.kind);
+        if running.is_some() && running == kind {
+            return PeerResult::Done;
+        }
+        if self.record.waiting.as_ref() == Some(&operation) {
+            return PeerResult::Done;
+        }
+        self.last_failure = None;
+        match self.operate(operation, None).await {
+            Ok(()) => PeerResult::Done,
+            Err(failure) => PeerResult::Refused { failure },
+        }
+    }
+
+    /// An operation that the peer asks for again, and that is through.
+    fn done_for_peer(&self, operation: &Operation) -> Option<PeerResult> {
+        let r = &self.record;
+        match operation {
+            Operation::Yield if r.mode == Mode::Replica && r.work.is_none() && !r.may_run() => {
+                let base = r.latest?;
+                let changes = steps::own_changes(&self.host, r.vm).unwrap_or_default();
+                Some(PeerResult::Yielded { base, changes })
+            }
+            Operation::Feed { base } if r.mode == Mode::Primary && r.latest == Some(*base) => {
+                Some(PeerResult::Done)
+            }
+            Operation::Prepare { .. } if matches!(r.token, engine::Token::Released { .. }) => {
+                Some(PeerResult::Done)
+            }
+            Operation::Failover { point, .. }
+                if r.failed_over.as_ref().is_some_and(|f| f.point == *point) && r.work.is_none() =>
+            {
+                Some(PeerResult::Done)
+            }
+            _ => None,
+        }
+    }
+
+    async fn hashes(&self, disk: DiskId, first: u32, count: u32) -> PeerResult {
+        let (host, vm, latest) = (self.host.clone(), self.record.vm, self.record.latest);
+        match blocking(move || steps::hashes(&host, vm, latest, disk, first, count)).await {
+            Ok(hashes) => PeerResult::Hashes { hashes },
+            Err(failure) => PeerResult::Refused { failure },
+        }
+    }
+}
+
+fn context() -> Context {
+    Context { now_ms: now_ms(), fresh: uuid::Uuid::new_v4() }
+}
+
+/// A refusal of the engine, for the operator.
+pub fn refused(record: &Relationship, operation: &Operation, refusal: &Refusal) -> Failure {
+    let (name, peer) = (&record.name, &record.peer);
+    let what = operation.name();
+    match refusal {
+        Refusal::WrongHost => Failure::new(
+            ErrorKind::WrongHost,
+            "wrong-host",
+            format!("{what} of {name} runs on {peer}, not here"),
+        )
+        .hint(format!("run the same command on {peer}")),
+        Refusal::Busy { work } => {
+            Failure::new(ErrorKind::InUse, "busy", format!("{name}: {work} is under way"))
+                .hint("`relevo job list` shows it; try again when it has ended")
+        }
+        Refusal::State { mode, state } => Failure::new(
+            ErrorKind::InvalidState,
+            "invalid-state",
+            format!("{what} of {name} is not possible: this host is its {mode}, state `{state}`"),
+        )
+        .hint(format!("`relevo status {name}` shows what is possible")),
+        Refusal::Because(why) => Failure::new(
+            ErrorKind::InvalidState,
+            "invalid-state",
+            format!("{what} of {name} is not possible: {why}"),
+        ),
+    }
+}
+
+/// Runs what blocks on a thread where that is allowed.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,93 @@
+//! Steps on the VM's own domain: stop, undefine, define again, start.
+
+use super::{StepContext, hypervisor_failure, recoverable};
+use crate::host::document;
+use engine::StepFailure;
+use hypervisor::DomainState;
+use std::time::Duration;
+
+/// Shuts the guest down through ACPI and waits. A guest that does not go is refused, or with `force`
+/// stopped.
+pub fn stop_guest(c: &StepContext, force: bool) -> Result<(), StepFailure> {
+    let (hypervisor, vm) = (&c.host.hypervisor, c.record.vm);
+    let Some(domain) = hypervisor.domain(vm).map_err(|e| hypervisor_failure("look at the VM", &e))? else {
+        return Ok(());
+    };
+    if domain.has_managed_save {
+        return Err(StepFailure::Refused(
+            "the VM has a managed-save image, which would be lost: start it, or remove the image with `virsh managedsave-remove`"
+                .to_owned(),
+        ));
+    }
+    if !hypervisor.is_active(vm).map_err(|e| hypervisor_failure("look at the VM", &e))? {
+        return Ok(());
+    }
+    if domain.state == DomainState::Paused {
+        hypervisor.resume(vm).map_err(|e| hypervisor_failure("resume the paused VM", &e))?;
+    }
+    let timeout = Duration::from_secs(c.host.config.shutdown_timeout_s);
+    hypervisor.shutdown(vm).map_err(|e| hypervisor_failure("shut the guest down", &e))?;
+    match hypervisor.wait_for_state(vm, DomainState::ShutOff, timeout) {
+        Ok(()) => Ok(()),
+        Err(_) if force => hypervisor.destroy(vm).map_err(|e| hypervisor_failure("stop the VM", &e)),
+        Err(_) => Err(StepFailure::Refused(format!(
+            "the guest did not shut down within {} s; shut it down from inside, or use --force to pull its plug",
+            timeout.as_secs()
+        ))),
+    }
+}
+
+pub fn destroy(c: &StepContext) -> Result<(), StepFailure> {
+    let (hypervisor, vm) = (&c.host.hypervisor, c.record.vm);
+    if hypervisor.is_active(vm).map_err(|e| hypervisor_failure("look at the VM", &e))? {
+        hypervisor.destroy(vm).map_err(|e| hypervisor_failure("stop the VM", &e))?;
+    }
+    Ok(())
+}
+
+/// Persists what libvirt forgets, then undefines and verifies that nothing is left.
+pub fn undefine(c: &StepContext) -> Result<(), StepFailure> {
+    let (hypervisor, vm) = (&c.host.hypervisor, c.record.vm);
+    let Some(domain) = hypervisor.domain(vm).map_err(|e| hypervisor_failure("look at the VM", &e))? else {
+        return Ok(());
+    };
+    if domain.has_managed_save {
+        return Err(StepFailure::Refused("the VM has a managed-save image, which would be lost".to_owned()));
+    }
+    let xml = hypervisor.xml(vm, true).map_err(|e| hypervisor_failure("read the VM's definition", &e))?;
+    c.host.put_document(vm, document::OWN_XML, &xml).map_err(|f| recoverable(&f))?;
+    hypervisor.undefine(vm).map_err(|e| hypervisor_failure("undefine the VM", &e))
+}
+
+/// Defines the domain as it was before [`undefine`]. Its disks stand where they stood.
+pub fn define_own(c: &StepContext) -> Result<(), StepFailure> {
+    let (hypervisor, vm) = (&c.host.hypervisor, c.record.vm);
+    if hypervisor.domain(vm).map_err(|e| hypervisor_failure("look at the VM", &e))?.is_some() {
+        return Ok(());
+    }
+    let xml: Option<String> = c.host.document(vm, document::OWN_XML).map_err(|f| recoverable(&f))?;
+    let Some(xml) = xml else {
+        return Err(StepFailure::Fatal("the VM's definition is not in the catalog".to_owned()));
+    };
+    hypervisor.define(&xml).map_err(|e| hypervisor_failure("define the VM", &e))?;
+    hypervisor.set_autostart(vm, false).map_err(|e| hypervisor_failure("take its autostart over", &e))
+}
+
+pub fn start(c: &StepContext) -> Result<(), StepFailure> {
+    let (hypervisor, vm) = (&c.host.hypervisor, c.record.vm);
+    if hypervisor.is_active(vm).map_err(|e| hypervisor_failure("look at the VM", &e))? {
+        return Ok(());
+    }
+    hypervisor.start(vm).map_err(|e| StepFailure::Refused(crate::api::error::chain(&e)))
+}
+
+/// The token came back: a VM that was paused because of it goes on.
+pub fn resume(c: &StepContext) -> Result<(), StepFailure> {
+    let (hypervisor, vm) = (&c.host.hypervisor, c.record.vm);
+    match hypervisor.state(vm).map_err(|e| hypervisor_failure("look at the VM", &e))? {
+        Some(DomainState::Paused) => {
+            hypervisor.resume(vm).map_err(|e| hypervisor_failure("resume the VM", &e))
+        }
+        _ => Ok(()),
+    }
+}

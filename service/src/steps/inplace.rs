@@ -1,0 +1,134 @@
+//! Steps of a host whose VM runs elsewhere now: its disks, where they stand, become the bottom layers of a
+//! replica.
+
+use super::{StepContext, capture_failure, internal, layers_failure, recoverable, takeover};
+use crate::{
+    api::Failure,
+    host::{Host, document},
+    peer::text::SetText,
+};
+use catalog::ClusterList;
+use engine::StepFailure;
+use model::{DeltaId, DiskId, VmId};
+use std::path::PathBuf;
+
+/// Label of what this host wrote beyond what was acknowledged; told to the new primary.
+const OWN: &str = "own";
+
+/// Finds what the VM wrote here since the last acknowledged delta, remembers it for the peer, and brings the
+/// digest up to the disks' content.
+pub fn rehash(c: &StepContext, id: DeltaId) -> Result<(), StepFailure> {
+    let (host, vm) = (&c.host, c.record.vm);
+    takeover::flatten(c)?;
+    let capture = host.capture(vm).map_err(|f| recoverable(&f))?;
+    let save = |e: &catalog::CatalogError| recoverable(&internal("save the cluster lists", e));
+    let known = host.catalog.cluster_lists(vm).map_err(|e| save(&e))?;
+    if !known.iter().any(|list| list.label == OWN && list.delta == Some(id)) {
+        let lists = match c.record.latest {
+            Some(base) => {
+                let recovered = capture.recover(Some(base)).map_err(|e| capture_failure(&e))?;
+                if let Some(pending) = recovered.pending {
+                    capture.abandon(pending.delta).map_err(|e| capture_failure(&e))?;
+                }
+                let changed = capture.changed_since(base).map_err(|e| capture_failure(&e))?;
+                tracing::info!(vm = %c.record.name, source = ?changed.source,
+                    clusters = changed.disks.iter().map(|(_, set)| set.len()).sum::<u64>(), "own changes");
+                changed.disks
+            }
+            None => vec![],
+        };
+        let lists: Vec<_> = lists
+            .into_iter()
+            .map(|(disk, clusters)| ClusterList {
+                disk,
+                label: OWN.to_owned(),
+                delta: Some(id),
+                source: "tracking".to_owned(),
+                clusters,
+            })
+            .collect();
+        capture.rehash(id).map_err(|e| capture_failure(&e))?;
+        host.catalog.save_cluster_lists(vm, &lists).map_err(|e| save(&e))?;
+    }
+    Ok(())
+}
+
+/// One catalog transaction makes the VM's disks the read-only bottom of a point with this id.
+pub fn adopt(c: &StepContext, id: DeltaId) -> Result<(), StepFailure> {
+    let (host, vm) = (&c.host, c.record.vm);
+    takeover::flatten(c)?;
+    let storage: Option<PathBuf> = host.document(vm, document::STORAGE).map_err(|f| recoverable(&f))?;
+    if storage.is_none() {
+        let entry = host.authorization(std::slice::from_ref(&c.record.peer)).map_err(|f| recoverable(&f))?;
+        let folder = entry.map_or_else(|| host.dirs.state.join("replicas"), |entry| entry.storage);
+        host.put_document(vm, document::STORAGE, &folder).map_err(|f| recoverable(&f))?;
+    }
+    let store = host.store(vm).map_err(|f| recoverable(&f))?;
+    if store.latest().map_err(|e| layers_failure("read the points", &e))?.map(|point| point.delta) == Some(id)
+    {
+        return Ok(());
+    }
+    let capture = host.capture(vm).map_err(|f| recoverable(&f))?;
+    capture.release().map_err(|e| capture_failure(&e))?;
+    let mut adopted = vec![];
+    for disk in &capture.disks {
+        let sums = capture.digest_path(disk.disk).with_extension("sums");
+        capture.sums_of_digest(disk.disk, &sums).map_err(|e| capture_failure(&e))?;
+        adopted.push(layers::AdoptedDisk {
+            disk: disk.disk,
+            path: disk.path.clone(),
+            format: match disk.format {
+                capture::DiskFormat::Raw => layers::LayerFormat::Raw,
+                capture::DiskFormat::Qcow2 => layers::LayerFormat::Qcow2,
+            },
+            size_bytes: disk.size_bytes,
+            sums,
+        });
+    }
+    let planned = c.record.superseded.is_none();
+    let note = if planned { "" } else { "what this host wrote and never shipped" };
+    let xml: Option<String> = host.document(vm, document::OWN_XML).map_err(|f| recoverable(&f))?;
+    let generation = c.record.token.generation();
+    let now = crate::clock::now_ms();
+    let adoption = layers::Adoption {
+        delta: id,
+        disks: adopted,
+        domain_xml: xml.unwrap_or_default(),
+        cut_at_ms: now,
+        received_at_ms: now,
+        index: 0,
+        generation_number: generation.number,
+        generation_nonce: generation.nonce,
+        note: note.to_owned(),
+    };
+    store.adopt(&adoption).map(drop).map_err(|e| layers_failure("adopt the disks", &e))
+}
+
+/// What this host told, or has to tell, the new primary.
+pub fn own_changes(host: &Host, vm: VmId) -> Result<Vec<(DiskId, SetText)>, Failure> {
+    let lists = host.catalog.cluster_lists(vm).map_err(|e| internal("read the cluster lists", &e))?;
+    let own = lists.into_iter().filter(|list| list.label == OWN);
+    Ok(own.map(|list| (list.disk, SetText::of_set(&list.clusters))).collect())
+}
+
+/// What the peer wrote beyond what was acknowledged: candidates of the comparison that follows.
+pub fn record_peer_changes(host: &Host, vm: VmId, changes: &[(DiskId, SetText)]) -> Result<(), Failure> {
+    let malformed = || {
+        Failure::new(
+            crate::api::ErrorKind::InvalidParameter,
+            "malformed",
+            "the peer's cluster lists are malformed",
+        )
+    };
+    let mut lists = vec![];
+    for (disk, text) in changes {
+        lists.push(ClusterList {
+            disk: *disk,
+            label: takeover::PEER.to_owned(),
+            delta: None,
+            source: "peer".to_owned(),
+            clusters: text.set().ok_or_else(malformed)?,
+        });
+    }
+    host.catalog.save_cluster_lists(vm, &lists).map_err(|e| internal("save the cluster lists", &e))
+}

@@ -1,0 +1,68 @@
+//! Keeping a replica in shape: retention hides points, coalescing merges what was hidden, in the background
+//! and out of the way of anything that needs the files.
+
+use crate::{api::error::chain, host::Host, owner::blocking};
+use layers::{Policy, Step};
+use model::{Mode, ReplicationState, VmId};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// VMs whose upkeep is running; a point that arrives meanwhile is seen by the running one.
+static RUNNING: LazyLock<Mutex<HashSet<VmId>>> = LazyLock::new(Mutex::default);
+
+/// Starts the upkeep of a replica that has a new point, unless it runs already.
+pub fn after_point(host: &Arc<Host>, vm: VmId) {
+    if !RUNNING.lock().unwrap_or_else(PoisonError::into_inner).insert(vm) {
+        return;
+    }
+    let host = host.clone();
+    host.tasks.clone().spawn(async move {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let stop = cancel.clone();
+        let shutdown = host.shutdown.clone();
+        let watcher = tokio::spawn(async move {
+            shutdown.cancelled().await;
+            stop.store(true, Ordering::Relaxed);
+        });
+        blocking(move || keep(&host, vm, &cancel)).await;
+        watcher.abort();
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).remove(&vm);
+    });
+}
+
+fn keep(host: &Host, vm: VmId, cancel: &AtomicBool) {
+    loop {
+        let Some(owner) = host.owner(vm) else { return };
+        let record = owner.record();
+        let busy = record.work.is_some() || record.failed_over.is_some() || record.mode != Mode::Replica;
+        let steady = matches!(record.state, ReplicationState::Replicating | ReplicationState::Suspended);
+        if busy || !steady {
+            return;
+        }
+        let policy = Policy {
+            history: record.settings.history,
+            spacing_s: u64::from(record.settings.history_every_s),
+        };
+        match keep_once(host, vm, policy, cancel) {
+            Ok(Step::Merged { .. }) => {}
+            Ok(Step::Nothing | Step::Cancelled | Step::Blocked { .. }) => return,
+            Err(message) => {
+                tracing::warn!(vm = %record.name, message, "upkeep of the replica failed");
+                return;
+            }
+        }
+    }
+}
+
+fn keep_once(host: &Host, vm: VmId, policy: Policy, cancel: &AtomicBool) -> Result<Step, String> {
+    let store = host.store(vm).map_err(|failure| failure.message)?;
+    let points = store.points().map_err(|error| chain(&error))?;
+    let hide = layers::retention(&points, policy);
+    store.hide(&hide).map_err(|error| chain(&error))?;
+    store.coalesce_step(cancel).map_err(|error| chain(&error))
+}
