@@ -1,5 +1,19 @@
-//! Tiny guests, the write oracle and what real-VM tests share.
+//! What tests that run real VMs share: a tiny guest, the write oracle, and small helpers around them.
+//!
+//! ```text
+//! guest::GuestSpec ──► guest::domain_xml (libvirt) or qemu::start (QEMU alone)
+//!        │ guest writes a known history, acknowledges on the serial line
+//!        ▼
+//! oracle::check(images)? .at_least(oracle::read_log(serial)?.last_ack)
+//! ```
+//!
+//! The guest's kernel and initramfs are built by `cargo xtask guest`. Nothing here uses KVM.
 
-pub mod oracle {
-    pub mod history;
-}
+pub mod guest;
+pub mod host;
+pub mod oracle;
+pub mod pair;
+pub mod qemu;
+
+pub use guest::{Assets, GuestDisk, GuestSpec, Writer, assets, domain_xml};
+pub use host::{TempRoot, copy_dir, free_port, kill_9, poll, poll_for, used_bytes};

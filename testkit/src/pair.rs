@@ -1,0 +1,288 @@
+//! Two hosts on this machine: two `relevo serve --root`, each with a libvirt of its own, certificates of one
+//! authority, the replication link on loopback. Driven from outside, as an operator would, through the
+//! command line.
+
+use crate::{TempRoot, free_port, kill_9, poll_for};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// Generous: a daemon starts within a second or two on an idle machine.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// One host.
+#[derive(Debug)]
+pub struct Host {
+    /// Its DNS name: `a.example`.
+    pub name: String,
+    pub root: PathBuf,
+    pub port: u16,
+    binary: PathBuf,
+    daemon: Option<Child>,
+}
+
+/// A failed command: its exit code, and what it said.
+#[derive(Debug, thiserror::Error)]
+#[error("relevo {command}: exit code {code}: {message}")]
+pub struct Refused {
+    pub command: String,
+    pub code: i32,
+    pub id: String,
+    pub message: String,
+    pub hint: String,
+}
+
+/// Hosts `a.example` and `b.example`, authorized for each other. Removed with everything on them when dropped.
+#[derive(Debug)]
+pub struct Pair {
+    pub a: Host,
+    pub b: Host,
+    pub root: TempRoot,
+}
+
+impl Pair {
+    /// Makes and starts both hosts. `binary`: the `relevo` to run.
+    pub fn start(binary: &Path) -> Result<Self> {
+        let mut pair = Self::prepare(binary)?;
+        pair.a.start()?;
+        pair.b.start()?;
+        for (host, other) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
+            let storage = host.storage();
+            host.run(&["authorize", &other.name, "--storage", &storage.to_string_lossy()])?;
+        }
+        Ok(pair)
+    }
+
+    /// Makes both hosts with their certificates and configurations; neither runs.
+    pub fn prepare(binary: &Path) -> Result<Self> {
+        let root = TempRoot::new()?;
+        let host = |letter: &str| -> Result<Host> {
+            let host = Host {
+                name: format!("{letter}.example"),
+                root: root.join(letter),
+                port: free_port()?,
+                binary: binary.to_owned(),
+                daemon: None,
+            };
+            fs::create_dir_all(host.storage())?;
+            fs::create_dir_all(host.root.join("etc"))?;
+            Ok(host)
+        };
+        let (a, b) = (host("a")?, host("b")?);
+        for (host, other) in [(&a, &b), (&b, &a)] {
+            host.configure(other, "")?;
+        }
+        a.run(&["cert", "init"])?;
+        for host in [&a, &b] {
+            let bundle = root.join(format!("{}.bundle", host.name));
+            let bundle = bundle.to_string_lossy();
+            a.run(&["cert", "issue", &host.name, "--out", &bundle])?;
+            host.run(&["cert", "install", &bundle])?;
+        }
+        Ok(Self { a, b, root })
+    }
+
+    pub fn host(&self, name: &str) -> &Host {
+        if self.a.name == name { &self.a } else { &self.b }
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        self.a.stop();
+        self.b.stop();
+        self.root.kill_guests();
+    }
+}
+
+impl Host {
+    /// Where replicas that come here are stored.
+    pub fn storage(&self) -> PathBuf {
+        self.root.join("replicas")
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.root.join("serve.log")
+    }
+
+    /// Writes the configuration; `more` is appended to its top level.
+    pub fn configure(&self, other: &Host, more: &str) -> Result<()> {
+        let text = format!(
+            "host_name = \"{}\"\nreplication = \"127.0.0.1:{}\"\nshutdown_timeout_s = 60\n{more}\n\
+             [spool]\nkeep_free = \"1MiB\"\n\n[peers.\"{}\"]\naddress = \"127.0.0.1:{}\"\n",
+            self.name, self.port, other.name, other.port
+        );
+        fs::write(self.root.join("etc/relevo.toml"), text)?;
+        Ok(())
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn start(&mut self) -> Result<()> {
+        let log = fs::File::options().create(true).append(true).open(self.log_path())?;
+        let child = Command::new(&self.binary)
+            .arg("--root")
+            .arg(&self.root)
+            .arg("serve")
+            .env("RUST_LOG", "info,service=debug")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.binary.display()))?;
+        self.daemon = Some(child);
+        let up = poll_for(START_MAX, || {
+            let dead = self.daemon.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            if dead.is_some() {
+                return Some(false);
+            }
+            self.run(&["host"]).is_ok().then_some(true)
+        });
+        if up == Some(true) {
+            return Ok(());
+        }
+        let log = fs::read_to_string(self.log_path()).unwrap_or_default();
+        let tail: Vec<_> = log.lines().rev().take(20).collect();
+        bail!("{} did not come up:\n{}", self.name, tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Stops the daemon in good order; its guests live on.
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.daemon.take() else { return };
+        let asked = Command::new("kill").arg(child.id().to_string()).status();
+        let ended = asked.is_ok() && poll_for(START_MAX, || child.try_wait().ok().flatten()).is_some();
+        if !ended {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.daemon.as_mut().is_some_and(|child| child.try_wait().ok().flatten().is_none())
+    }
+
+    /// SIGKILL to the daemon.
+    pub fn kill_daemon(&mut self) -> Result<()> {
+        let mut child = self.daemon.take().context("the daemon does not run")?;
+        kill_9(child.id())?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// The QEMU process of a VM of this host.
+    pub fn qemu_pid(&self, vm: &str) -> Option<u32> {
+        let path = self.root.join(format!("libvirt/run/qemu/{vm}.pid"));
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    }
+
+    /// SIGKILL to the VM's QEMU.
+    pub fn kill_qemu(&self, vm: &str) -> Result<()> {
+        let pid = self.qemu_pid(vm).with_context(|| format!("{vm} does not run on {}", self.name))?;
+        kill_9(pid)?;
+        poll_for(START_MAX, || (!crate::host::is_running(pid)).then_some(())).context("QEMU does not die")
+    }
+
+    /// Runs `relevo --root ROOT --json --yes ARGS` and gives what it answers.
+    pub fn run(&self, args: &[&str]) -> Result<Value, Refused> {
+        self.command(&["--json", "--yes"], args)
+    }
+
+    /// Runs the command with these global options.
+    pub fn command(&self, options: &[&str], args: &[&str]) -> Result<Value, Refused> {
+        let command = args.join(" ");
+        let failed = |code: i32, message: String| Refused {
+            command: command.clone(),
+            code,
+            id: String::new(),
+            message,
+            hint: String::new(),
+        };
+        let output = Command::new(&self.binary)
+            .arg("--root")
+            .arg(&self.root)
+            .args(options)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| failed(-1, error.to_string()))?;
+        let code = output.status.code().unwrap_or(-1);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let said = || String::from_utf8_lossy(&output.stderr).into_owned();
+        let value: Value =
+            serde_json::from_str(&text).map_err(|_| failed(code, format!("{text}{}", said())))?;
+        if code == 0 {
+            return Ok(value);
+        }
+        let failure = if value["error"].is_object() { &value["error"] } else { &value["failure"] };
+        let word = |key: &str| failure[key].as_str().unwrap_or_default().to_owned();
+        Err(Refused { command, code, id: word("id"), message: word("message"), hint: word("hint") })
+    }
+
+    /// The relationship of a VM, as `relevo status` shows it.
+    pub fn status(&self, vm: &str) -> Result<Value> {
+        let views = self.run(&["status", vm])?;
+        views.get(0).cloned().context("no relationship")
+    }
+
+    pub fn state(&self, vm: &str) -> Result<u64> {
+        self.status(vm)?["state_number"].as_u64().context("no state number")
+    }
+
+    /// Visible points, oldest first.
+    pub fn points(&self, vm: &str) -> Result<Vec<Value>> {
+        let points = self.run(&["points", vm])?;
+        Ok(points.as_array().cloned().unwrap_or_default())
+    }
+
+    /// Waits until the relationship is in this state.
+    pub fn wait_state(&self, vm: &str, state: u64, bound: Duration) -> Result<Value> {
+        let mut last = Value::Null;
+        let reached = poll_for(bound, || {
+            last = self.status(vm).ok()?;
+            (last["state_number"].as_u64() == Some(state)).then(|| last.clone())
+        });
+        reached
+            .with_context(|| format!("{} does not reach state {state} for {vm}; it is: {last:#}", self.name))
+    }
+
+    /// Waits until `n` more cycles than now have succeeded.
+    pub fn wait_cycles(&self, vm: &str, n: u64, bound: Duration) -> Result<Value> {
+        let from = self.status(vm)?["cycles_succeeded"].as_u64().unwrap_or(0);
+        let mut last = Value::Null;
+        let reached = poll_for(bound, || {
+            last = self.status(vm).ok()?;
+            (last["cycles_succeeded"].as_u64()? >= from + n).then(|| last.clone())
+        });
+        reached.with_context(|| format!("{n} cycles of {vm} on {} do not come; it is: {last:#}", self.name))
+    }
+
+    /// The disks' ids in the order of the targets.
+    pub fn disks(&self, vm: &str) -> Result<Vec<(String, String)>> {
+        let view = self.run(&["vm", "show", vm])?;
+        let mut disks: Vec<_> = view["disks"]
+            .as_array()
+            .context("no disks")?
+            .iter()
+            .filter_map(|disk| Some((disk["target"].as_str()?.to_owned(), disk["disk"].as_str()?.to_owned())))
+            .collect();
+        disks.sort();
+        Ok(disks)
+    }
+
+    /// The topmost files of a point, in the order of the disks' targets.
+    pub fn point_images(&self, vm: &str, point: &str) -> Result<Vec<PathBuf>> {
+        let view = self.run(&["vm", "show", vm])?;
+        let id = view["vm"].as_str().context("no UUID")?;
+        let image =
+            |(_, disk): (String, String)| self.storage().join(id).join(disk).join(format!("{point}.qcow2"));
+        let images: Vec<_> = self.disks(vm)?.into_iter().map(image).collect();
+        for image in &images {
+            ensure!(image.exists(), "{} does not exist", image.display());
+        }
+        Ok(images)
+    }
+}
