@@ -43,7 +43,7 @@ impl Capture {
         self.refuse_uncapturable(&domain)?;
         let turn = self.plan(&journal, &domain, delta, base, &how)?;
         make_folder(&self.turn_folder(delta))?;
-        if let Cut::Compare { candidates: Some(candidates) } = &how {
+        if let Cut::Compare { candidates: Some(candidates), .. } = &how {
             self.save_candidates(delta, candidates)?;
         }
         let result = self.make(&mut journal, turn, consistency);
@@ -106,6 +106,7 @@ impl Capture {
         if kind == Kind::Incremental {
             self.require_tracked(journal, base, delta)?;
         }
+        let own_allocation = matches!(how, Cut::Compare { own_allocation: true, .. });
         let mut disks = vec![];
         for disk in &self.disks {
             let top = journal.overlays.last().and_then(|set| set.path(disk.disk)).unwrap_or(&disk.path);
@@ -126,10 +127,20 @@ impl Capture {
                 read_format,
                 alone: spooled,
                 overlay: (!spooled).then(|| self.overlay_path(attempt, disk)),
-                hashes: self.hashes(disk, kind, base)?,
+                hashes: self.hashes(disk, kind, base, own_allocation)?,
             });
         }
-        Ok(Turn { delta, base, attempt, kind, tracking, stage: Stage::Begun, disks, prepared: None })
+        Ok(Turn {
+            delta,
+            base,
+            attempt,
+            kind,
+            tracking,
+            stage: Stage::Begun,
+            disks,
+            prepared: None,
+            own_allocation,
+        })
     }
 
     /// Incremental is possible only from the delta that tracking counts from.
@@ -154,7 +165,7 @@ impl Capture {
         }
     }
 
-    fn hashes(&self, disk: &Disk, kind: Kind, base: Option<DeltaId>) -> Result<Hashes> {
+    fn hashes(&self, disk: &Disk, kind: Kind, base: Option<DeltaId>, patch: bool) -> Result<Hashes> {
         if kind == Kind::Full {
             return Ok(Hashes::Replace);
         }
@@ -162,6 +173,7 @@ impl Capture {
         Ok(match (at_base, kind) {
             (true, _) => Hashes::Apply,
             (false, Kind::Incremental) => Hashes::Sums,
+            (false, _) if patch && self.digest_of_some_state(disk)? => Hashes::Patch,
             (false, _) => Hashes::Replace,
         })
     }
@@ -174,6 +186,14 @@ impl Capture {
                 tracing::warn!(vm = %self.vm, disk = %disk.disk, %error, "the digest is given up");
                 Ok(None)
             }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn digest_of_some_state(&self, disk: &Disk) -> Result<bool> {
+        match Digest::open(&self.digest_path(disk.disk)) {
+            Ok(digest) => Ok(digest.is_some_and(|digest| digest.state().is_some())),
+            Err(model::digest::DigestError::Damaged { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -220,7 +240,7 @@ impl Capture {
             bytes,
             application_consistent: moment.application_consistent,
             needs_peer_hashes: turn.kind == Kind::Compare
-                && turn.disks.iter().any(|disk| disk.hashes == Hashes::Replace),
+                && turn.disks.iter().any(|disk| matches!(disk.hashes, Hashes::Replace | Hashes::Patch)),
         })
     }
 

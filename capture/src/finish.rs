@@ -1,8 +1,9 @@
 //! The second and third step of a turn: reading the delta, and settling or giving it up.
 
 use crate::{
-    Capture, PeerHashes, Tracking,
+    Capture, DiskFormat, PeerHashes, Tracking,
     error::{CaptureError, Result, file_error},
+    image::Image,
     journal::{Hashes, Journal, Kind, Stage, Turn, TurnDisk},
     places::{CHECKPOINT_PREFIX, checkpoint_name},
     reader::{Manifest, Reader, Record, Reference, Scan, Source, Window},
@@ -51,6 +52,7 @@ impl Capture {
             Hashes::Replace => {
                 Record::Digest(Digest::create(&self.new_digest_path(turn.delta, disk.disk), size_bytes)?)
             }
+            Hashes::Patch => Record::Looked(Some(SumsWriter::create(&sums_path, size_bytes)?)),
             Hashes::Apply | Hashes::Sums => Record::Sums(Some(SumsWriter::create(&sums_path, size_bytes)?)),
         };
         Ok(Source::Scan(Scan {
@@ -71,7 +73,12 @@ impl Capture {
         let damaged = || io::Error::other("the cluster set is cut short");
         match fs::read(&path) {
             Ok(bytes) => {
-                ClusterSet::from_bytes(&bytes).map(Some).ok_or_else(|| file_error("read", &path)(damaged()))
+                let set = ClusterSet::from_bytes(&bytes);
+                let mut set = set.ok_or_else(|| file_error("read", &path)(damaged()))?;
+                if turn.own_allocation && disk.read_format == DiskFormat::Qcow2 {
+                    set.union(&Image::open_alone(&disk.read)?.touched()?);
+                }
+                Ok(Some(set))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(file_error("read", &path)(source)),
@@ -134,7 +141,7 @@ impl Capture {
                 fs::rename(&new, &path).map_err(file_error("rename", &new))?;
                 durable::sync_parent(&path).map_err(file_error("sync", &path))
             }
-            Hashes::Apply => {
+            Hashes::Apply | Hashes::Patch => {
                 // The tag is the base's, the delta's, or none where a resize was cut off.
                 let Some(mut digest) = Digest::open(&path)? else { return Ok(()) };
                 if digest.state() == Some(turn.delta) {

@@ -58,6 +58,9 @@ pub struct Turn {
     pub disks: Vec<TurnDisk>,
     /// The answer of the cut, from [`Stage::Ready`] on; without the small files, which lie in the turn's folder.
     pub prepared: Option<Prepared>,
+    /// What a disk's topmost file itself holds is compared, too.
+    #[serde(default)]
+    pub own_allocation: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +101,9 @@ pub enum Hashes {
     Apply,
     /// The sums of what is sent; there is no digest that they would complete.
     Sums,
+    /// The sums of what was looked at; with them the digest, which describes another state, describes this
+    /// one.
+    Patch,
     /// A digest of the whole disk, which replaces the old one.
     Replace,
 }

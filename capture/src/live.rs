@@ -6,7 +6,7 @@ use crate::{
     error::{CaptureError, Result},
     journal::Turn,
     places::checkpoint_name,
-    spool,
+    spool, tools,
 };
 use model::DeltaId;
 use std::{path::PathBuf, time::Duration};
@@ -40,6 +40,7 @@ impl Capture {
             let why = outcome.error.unwrap_or_else(|| "no reason given".into());
             return Err(CaptureError::BackupFailed { delta: turn.delta, why });
         }
+        paths.iter().try_for_each(|path| tools::wait_closed(path))?;
         Ok(moment)
     }
 

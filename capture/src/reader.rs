@@ -68,6 +68,8 @@ pub(crate) enum Record {
     Digest(Digest),
     /// Hashes of what is sent.
     Sums(Option<SumsWriter>),
+    /// Hashes of all that was looked at.
+    Looked(Option<SumsWriter>),
 }
 
 #[derive(Default)]
@@ -175,6 +177,9 @@ impl Scan {
         for (index, hash) in (0u32..).zip(&hashes) {
             let cluster = first + index;
             let wanted = self.candidates.as_ref().is_none_or(|set| set.contains(cluster));
+            if let (true, Record::Looked(Some(sums))) = (wanted, &mut self.record) {
+                sums.push(cluster, *hash)?;
+            }
             if !wanted || *hash == self.window.hashes[(cluster - self.window.first) as usize] {
                 continue;
             }
@@ -228,7 +233,7 @@ impl Scan {
     fn finish(&mut self) -> Result<()> {
         match &mut self.record {
             Record::Digest(digest) => digest.set_state(None)?,
-            Record::Sums(sums) => {
+            Record::Sums(sums) | Record::Looked(sums) => {
                 if let Some(sums) = sums.take() {
                     sums.finish()?;
                 }

@@ -53,7 +53,10 @@ pub enum Cut {
     Full,
     /// What differs from the base: from the digest where that describes the base, else from the hashes
     /// that the reader is given. `candidates` (one per disk, in the disks' order) restrict what may differ.
-    Compare { candidates: Option<Vec<ClusterSet>> },
+    /// With `own_allocation` the digest may describe another state than the base: one since which nothing
+    /// changed but the candidates and what each disk's topmost file itself holds. That is so after a
+    /// failover, whose overlay is that file.
+    Compare { candidates: Option<Vec<ClusterSet>>, own_allocation: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

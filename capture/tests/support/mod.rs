@@ -180,15 +180,14 @@ impl Lab {
     /// Files that a settled turn must not leave: all but journal and digests, in spool and state, and overlays.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let vm = self.vm().to_string();
-        let folders = [self.path("spool").join(&vm), self.path("state/capture").join(&vm), self.path(".")];
+        let folders = [self.path("spool").join(&vm), self.path("state/capture").join(&vm), self.path("")];
         let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
         let files = files.map(|entry| entry.unwrap().path());
         files
             .filter(|path| {
                 let name = path.file_name().unwrap().to_string_lossy().into_owned();
-                let ours = path.starts_with(self.path("spool").join(&vm))
-                    || path.starts_with(self.path("state"))
-                    || name.starts_with("relevo-");
+                let ours = path.starts_with(&folders[0]) || path.starts_with(&folders[1]);
+                let ours = ours || name.starts_with("relevo-");
                 ours && name != "journal.json" && !name.ends_with(".digest")
             })
             .collect()
