@@ -5,12 +5,15 @@ use crate::{
     Context, Effect, Event, FailedOver, FailoverType, Operation, Refusal, Relationship, Step, StepFailure,
     StepResult, Token, Work, WorkKind,
     learn::learn,
-    plan::{self, plan, undo},
+    plan::{self, is_through, overtaken, plan, undo},
 };
 use model::{DeltaId, Mode, PointKind, ReplicationState as S};
 
 /// How long a peer that said `busy` is left alone.
 const BUSY_WAIT_MS: i64 = 1000;
+
+/// How long a peer that refused what cannot be taken back is left alone: an operator has to act there.
+const REFUSED_WAIT_MS: i64 = 10_000;
 
 impl Relationship {
     /// Refused events change nothing.
@@ -33,7 +36,9 @@ impl Relationship {
             Event::Heard(standing) => {
                 let running = self.wants_running && self.may_run();
                 effects.extend(learn(self, ctx, &standing, running));
-                self.end_wait(ctx, &mut effects);
+                if !self.retry.was_answered {
+                    self.end_wait(ctx, &mut effects);
+                }
             }
             Event::PointReceived(delta) => {
                 self.latest = Some(delta);
@@ -252,24 +257,22 @@ impl Relationship {
                 return;
             }
             work.waits = false;
-            if work.kind == WorkKind::Prepare
-                && matches!(self.token, Token::Elsewhere { .. })
-                && self.superseded.is_some()
+            if let Some((plan, why)) = overtaken(self)
+                && let Some(before) = self.work.as_ref().map(|work| work.before)
             {
-                let delta = work.delta().filter(|_| work.at >= 2);
-                let plan = delta.map(|delta| Step::Abandon { delta }).into_iter().collect();
-                *work = Work::new(WorkKind::Abandon, work.before, plan);
-                work.failure = Some("the other host took over".to_owned());
+                let mut rest = Work::new(WorkKind::Abandon, before, plan);
+                rest.failure = Some(why.to_owned());
+                self.work = Some(rest);
             }
-            let Some(step) = work.step().cloned() else {
+            let Some(step) = self.work.as_ref().and_then(Work::step).cloned() else {
                 self.work_ended(ctx, effects);
                 return;
             };
-            if step.is_external() {
+            if step.is_external() && !is_through(self, &step) {
                 effects.push(Effect::Run(self.materialize(step)));
                 return;
             }
-            work.at += 1;
+            self.work.iter_mut().for_each(|work| work.at += 1);
             self.take_effect(ctx, step);
         }
     }
@@ -333,13 +336,13 @@ impl Relationship {
     }
 
     fn step_done(&mut self, ctx: Context, result: StepResult, effects: &mut Vec<Effect>) {
-        let Some(work) = &mut self.work else { return };
+        let Some(work) = &self.work else { return };
         let Some(step) = work.step().cloned() else { return };
         let kind = work.kind;
         match (&step, &result) {
             // The hand-over is only through when we were told so; a lost message is asked for again.
-            (Step::AskPrepare { .. }, _) if !matches!(self.token, Token::Offered { .. }) => {
-                return self.try_soon(ctx, "waiting for the other host's hand-over".to_owned());
+            (Step::AskPrepare { .. }, _) if !is_through(self, &step) => {
+                return self.try_soon(ctx, BUSY_WAIT_MS, "waiting for the other host's hand-over".to_owned());
             }
             // Durable with the record, before anything is settled.
             (Step::Ship { delta }, StepResult::Bytes { bytes }) => {
@@ -373,6 +376,9 @@ impl Relationship {
     fn step_failed(&mut self, ctx: Context, failure: StepFailure, effects: &mut Vec<Effect>) {
         let Some(work) = &self.work else { return };
         let Some(step) = work.step().cloned() else { return };
+        if is_through(self, &step) {
+            return self.step_done(ctx, StepResult::Plain, effects);
+        }
         let reason = failure.reason().to_owned();
         if work.kind.is_turn() {
             self.turn_failed(ctx, &step, failure, effects);
@@ -387,7 +393,7 @@ impl Relationship {
             return;
         }
         match failure {
-            StepFailure::Busy(_) => self.try_soon(ctx, reason),
+            StepFailure::Busy(_) => self.try_soon(ctx, BUSY_WAIT_MS, reason),
             StepFailure::Recoverable(_) | StepFailure::Superseded
                 if undo(self, self.work.as_ref().expect("checked"), ctx.fresh).is_none() =>
             {
@@ -419,14 +425,14 @@ impl Relationship {
                     work.guest_ran = guest_ran;
                     self.run_step(ctx, effects);
                 }
-                None => self.try_later(ctx, reason),
+                None => self.try_soon(ctx, REFUSED_WAIT_MS, reason),
             },
         }
     }
 
     /// The step that failed is tried again after a short wait that does not count as a failure.
-    fn try_soon(&mut self, ctx: Context, reason: String) {
-        self.retry.later(ctx.now_ms + BUSY_WAIT_MS, reason);
+    fn try_soon(&mut self, ctx: Context, wait_ms: i64, reason: String) {
+        self.retry.later(ctx.now_ms + wait_ms, reason);
         self.work.iter_mut().for_each(|work| work.waits = true);
     }
 
@@ -441,7 +447,7 @@ impl Relationship {
         match failure {
             StepFailure::Cancelled | StepFailure::Superseded => self.give_up_turn(ctx, effects),
             _ if self.waiting.is_some() || !self.token.is_held() => self.give_up_turn(ctx, effects),
-            StepFailure::Busy(_) => self.try_soon(ctx, reason),
+            StepFailure::Busy(_) => self.try_soon(ctx, BUSY_WAIT_MS, reason),
             StepFailure::ResyncNeeded(_) => {
                 self.statistics.cycles_failed += 1;
                 self.resync = Some(reason);

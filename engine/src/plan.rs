@@ -5,7 +5,7 @@
 //! taken before the domain is defined; an overlay is made before the token is claimed; lists are recorded
 //! before points are hidden; a peer is adopted before anything is shipped to it.
 
-use crate::{Operation, Relationship};
+use crate::{Operation, Relationship, Token};
 use model::{DeltaId, Generation, Mode, ReplicationState};
 use serde::{Deserialize, Serialize};
 
@@ -439,4 +439,47 @@ pub fn undo(relationship: &Relationship, work: &Work, fresh: uuid::Uuid) -> Opti
     }
     plan.push(Step::Set(work.before));
     Some(plan)
+}
+
+/// What the peer is asked for may have come about already, and the answer have been lost.
+pub fn is_through(relationship: &Relationship, step: &Step) -> bool {
+    let token = &relationship.token;
+    match step {
+        Step::AskPrepare { .. } => matches!(token, Token::Offered { .. }),
+        Step::TellRelease | Step::AskFailover { .. } => !matches!(token, Token::Released { .. }),
+        Step::AskFeed { base } => relationship.latest != Some(*base),
+        _ => false,
+    }
+}
+
+/// The token moved under a plan that rests on it: what is left to do, and why.
+pub fn overtaken(relationship: &Relationship) -> Option<(Vec<Step>, &'static str)> {
+    const TAKEN: &str = "the other host took over";
+    let r = relationship;
+    let work = r.work.as_ref()?;
+    let passed_ship = work.passed(|step| matches!(step, Step::Ship { .. }));
+    let released = work.passed(|step| matches!(step, Step::Release(_)));
+    let made_cut = work.passed(|step| matches!(step, Step::Undefine));
+    let abandon = |delta: DeltaId| vec![Step::Abandon { delta }];
+    match (work.kind, work.step()?, &r.token) {
+        (_, _, Token::Held { .. }) => None,
+        (kind, ..) if kind.is_turn() => {
+            work.delta().filter(|_| !passed_ship).map(|delta| (abandon(delta), TAKEN))
+        }
+        (WorkKind::Prepare, ..) if !released => {
+            Some((work.delta().filter(|_| made_cut).map(abandon).unwrap_or_default(), TAKEN))
+        }
+        (_, _, Token::Released { .. }) => None,
+        (WorkKind::CancelPrepare, Step::TellWithdraw { .. } | Step::Reclaim(_), _) => {
+            Some((vec![Step::Set(work.before)], TAKEN))
+        }
+        (WorkKind::Failback, Step::AskFeed { .. }, Token::Offered { .. }) => {
+            Some((vec![], "the other host gave the VM back: fail over here"))
+        }
+        (_, Step::Take, Token::Elsewhere { .. }) => {
+            let overlay = Step::DropOverlay { overlay: r.overlays + 1 };
+            Some((vec![overlay, Step::Set(work.before)], "the hand-over was withdrawn"))
+        }
+        _ => None,
+    }
 }

@@ -1,5 +1,5 @@
-//! Back-off after recoverable failures: 1, 2, 4, 8, 10 minutes, then every 30. An operator's `resume` or a
-//! peer that calls ends the wait.
+//! Back-off after recoverable failures: 1, 2, 4, 8, 10 minutes, then every 30. An operator's `resume` ends
+//! any wait, a peer that calls the wait for a peer that did not answer.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,10 @@ pub struct Retry {
     /// Failures in a row.
     pub attempts: u32,
     pub until_ms: Option<i64>,
+    /// The peer answered, only not as hoped: hearing of it again is no reason to ask again. Without this two
+    /// hosts that wait for each other would ask as fast as the network carries it.
+    #[serde(default)]
+    pub was_answered: bool,
     /// What failed last, for the operator.
     pub reason: Option<String>,
 }
@@ -20,12 +24,14 @@ impl Retry {
         let minutes = STEPS_MINUTES.get(self.attempts as usize).copied().unwrap_or(THEN_MINUTES);
         self.attempts += 1;
         self.until_ms = Some(now_ms + minutes * 60_000);
+        self.was_answered = false;
         self.reason = Some(reason);
     }
 
     /// A wait that does not count as a failure.
     pub fn later(&mut self, until_ms: i64, reason: String) {
         self.until_ms = Some(until_ms);
+        self.was_answered = true;
         self.reason = Some(reason);
     }
 

@@ -14,7 +14,9 @@ impl World {
                     let name = Self::name(index);
                     return Err(format!(
                         "rule 3: point {} of {name} holds {:?}, at its cut it was {:?}",
-                        point.delta, point.content, self.truth.get(&point.delta)
+                        point.delta,
+                        point.content,
+                        self.truth.get(&point.delta)
                     ));
                 }
             }
@@ -61,7 +63,8 @@ impl World {
         }
         let taken = after.may_run() && (!before.may_run() || old.nonce != new.nonce);
         let work = after.work.as_ref().or(before.work.as_ref());
-        let claim = work.is_some_and(|w| w.plan.iter().any(|s| matches!(s, Step::Claim(g) if g.nonce == new.nonce)));
+        let claim =
+            work.is_some_and(|w| w.plan.iter().any(|s| matches!(s, Step::Claim(g) if g.nonce == new.nonce)));
         if taken && claim {
             self.claimed.insert(new.nonce);
         }
@@ -73,12 +76,18 @@ impl World {
                 && *nonce == new.nonce
                 && overlay.content != *content
             {
-                return Err(format!("rule 2: a planned failover lost {content:?}, got {:?}", overlay.content));
+                return Err(format!(
+                    "rule 2: a planned failover lost {content:?}, got {:?}",
+                    overlay.content
+                ));
             }
         }
         let released = before.may_run() && !after.may_run() && after.superseded == before.superseded;
         let prepared = work.is_some_and(|work| work.kind == WorkKind::Prepare);
-        if released && prepared && let Some(disk) = self.hosts[host].reality.disk {
+        if released
+            && prepared
+            && let Some(disk) = self.hosts[host].reality.disk
+        {
             self.handed_over = Some((new.nonce, disk));
         }
         Ok(())
@@ -90,7 +99,11 @@ impl World {
         let peer = &self.hosts[1 - host];
         let there = peer.reality.points.iter().any(|point| point.delta == *delta);
         let moved_on = peer.record.may_run() || peer.record.mode == Mode::Primary;
-        if there || moved_on { Ok(()) } else { Err(format!("rule 2: {delta} is settled, but the peer lost it")) }
+        if there || moved_on {
+            Ok(())
+        } else {
+            Err(format!("rule 2: {delta} is settled, but the peer lost it"))
+        }
     }
 
     /// Replication stands where it should: one holder, a replica that has all of it.

@@ -1,6 +1,6 @@
 //! An operator: one who presses any button at any time, and one who brings everything in order.
 
-use super::world::{A, B, Check, Flight, World, Faults};
+use super::world::{A, B, Check, Faults, Flight, World};
 use engine::{Event, Operation, Token};
 use model::{DeltaId, Mode, ReplicationState as S};
 use rand::{Rng, seq::IndexedRandom};
@@ -36,33 +36,45 @@ impl World {
 
     /// What brings a world without work under way nearer to plain replication.
     fn remedy(&mut self) -> Option<(usize, Operation)> {
-        let idle = |r: &engine::Relationship| r.work.is_none() && r.waiting.is_none();
-        if !self.hosts.iter().all(|host| idle(&host.record)) {
-            return None;
-        }
         let either = self.rng.random();
         for host in if either { [A, B] } else { [B, A] } {
             let r = &self.hosts[host].record;
+            if r.work.is_some() || r.waiting.is_some() {
+                continue;
+            }
             let operation = match (r.mode, r.state, &r.token) {
                 (Mode::Primary, S::Ready, _) => Operation::StartReplication,
-                (_, S::Suspended | S::WaitingForResynchronize | S::ResynchronizeSuspended, _) => Operation::Resume,
+                (_, S::Suspended | S::WaitingForResynchronize | S::ResynchronizeSuspended, _) => {
+                    Operation::Resume
+                }
                 (Mode::Primary, S::SyncedReplicationComplete, Token::Released { .. }) if either => {
                     Operation::CancelPrepare
                 }
-                (Mode::Replica, S::Recovered, Token::Held { .. }) if self.is_planned(host) => Operation::Reverse,
+                (Mode::Replica, S::Recovered, Token::Held { .. }) if self.is_planned(host) => {
+                    Operation::Reverse
+                }
                 (Mode::Replica, S::Recovered, Token::Held { .. }) => {
-                    if self.rng.random() { Operation::Commit } else { Operation::Revert }
+                    if self.rng.random() {
+                        Operation::Commit
+                    } else {
+                        Operation::Revert
+                    }
                 }
                 (Mode::Replica, S::Committed, Token::Held { .. }) => Operation::Reverse,
-                (Mode::Replica, S::Replicating | S::FailbackInProgress | S::FailbackComplete | S::Critical, Token::Offered { .. }) => {
-                    Operation::Failover { point: r.latest?, start: true }
-                }
+                (
+                    Mode::Replica,
+                    S::Replicating | S::FailbackInProgress | S::FailbackComplete | S::Critical,
+                    Token::Offered { .. },
+                ) => Operation::Failover { point: r.latest?, start: true },
                 (Mode::Replica, S::FailbackComplete, _) if either => {
                     Operation::CompleteFailback { point: None, force: true }
                 }
                 (Mode::Replica, S::FailbackComplete, _) => Operation::CancelFailback,
                 (Mode::Primary, S::Critical, Token::Elsewhere { .. })
-                    if self.hosts[1 - host].record.mode == Mode::Primary => Operation::Failback,
+                    if self.hosts[1 - host].record.mode == Mode::Primary =>
+                {
+                    Operation::Failback
+                }
                 (Mode::Replica, S::Recovered, _) => Operation::Revert,
                 _ => continue,
             };

@@ -128,7 +128,11 @@ impl Reality {
 
     pub fn carry_out(&mut self, r: &Relationship, step: &Step, truth: &mut Truth) -> Result<Outcome, String> {
         let right = |what: &str| {
-            if r.may_run() { Ok(()) } else { Err(format!("rule 1: {} {what} without the right to run", r.host)) }
+            if r.may_run() {
+                Ok(())
+            } else {
+                Err(format!("rule 1: {} {what} without the right to run", r.host))
+            }
         };
         match step {
             Step::Cut { delta, base, how } => return Ok(self.cut(*delta, *base, *how, truth)),
@@ -159,7 +163,10 @@ impl Reality {
             Step::DefineOverlay => {
                 right("defines")?;
                 if self.overlay.is_none() || self.disk.is_some() {
-                    return Err(format!("{} defines on an overlay that is not there, or beside its disk", r.host));
+                    return Err(format!(
+                        "{} defines on an overlay that is not there, or beside its disk",
+                        r.host
+                    ));
                 }
                 self.domain.get_or_insert(Domain { on_overlay: true, running: false, paused: false });
             }
@@ -187,8 +194,9 @@ impl Reality {
                 if self.domain.as_ref().is_some_and(|domain| domain.on_overlay) {
                     return Err(format!("{} drops the overlay under its domain", r.host));
                 }
-                self.overlay.take_if(|there| there.number == *overlay);
-                self.tracking = None;
+                if self.overlay.take_if(|there| there.number == *overlay).is_some() {
+                    self.tracking = None;
+                }
             }
             Step::RecordLists => {
                 if !self.points.is_empty() && self.lists.is_empty() {
@@ -267,7 +275,12 @@ impl Reality {
         self.tracking = spool.since.map(|written| Tracking { base: delta, written });
     }
 
-    fn make_overlay(&mut self, r: &Relationship, point: Option<DeltaId>, number: u32) -> Result<Outcome, String> {
+    fn make_overlay(
+        &mut self,
+        r: &Relationship,
+        point: Option<DeltaId>,
+        number: u32,
+    ) -> Result<Outcome, String> {
         if self.domain.is_some() {
             return Err(format!("{} makes an overlay while a domain is defined", r.host));
         }

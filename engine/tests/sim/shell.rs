@@ -93,10 +93,14 @@ impl World {
             return Err("the record changes when it is written and read".into());
         }
         let (newest, latest) = (self.hosts[host].reality.newest(), record.latest);
-        let is_replica = record.mode == Mode::Replica && record.failed_over.is_none() && record.work.is_none();
+        let is_replica =
+            record.mode == Mode::Replica && record.failed_over.is_none() && record.work.is_none();
         self.hosts[host].live = Some(record);
         // A point can be durable one event before the record knows.
-        if is_replica && newest != latest && let Some(newest) = newest {
+        if is_replica
+            && newest != latest
+            && let Some(newest) = newest
+        {
             self.apply(host, Event::PointReceived(newest))?;
         }
         let reality = &self.hosts[host].reality;
@@ -135,7 +139,8 @@ impl World {
         }
         let outcome = if needs_right(&step) && !live.may_run() {
             Err(StepFailure::Superseded)
-        } else if self.chance(self.faults.step) && !matches!(step, Step::Settle { .. } | Step::Abandon { .. }) {
+        } else if self.chance(self.faults.step) && !matches!(step, Step::Settle { .. } | Step::Abandon { .. })
+        {
             self.spoil(&step)
         } else {
             self.check_settle(host, &step)?;

@@ -5,8 +5,8 @@ use super::{
     reality::{Changes, Domain, Reality, Truth},
 };
 use engine::{
-    Context, OfferAnswer, Operation, Refusal, Relationship, Settings, Standing, Step, StepFailure, StepResult,
-    Token, WorkKind,
+    Context, OfferAnswer, Operation, Refusal, Relationship, Settings, Standing, Step, StepFailure,
+    StepResult, Token, WorkKind,
 };
 use model::{DeltaId, Generation, VmId};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -236,7 +236,14 @@ pub fn summary(r: &Relationship) -> String {
     let work = r.work.as_ref().map(|work| (work.kind, work.at, work.step().map(Step::name), &work.failure));
     format!(
         "{}/{} {token} latest {:?} work {work:?} waiting {:?} resync {:?} superseded {} failed over {:?} retry {:?}",
-        r.mode, r.state, r.latest, r.waiting, r.resync, r.superseded.is_some(), r.failed_over, r.retry,
+        r.mode,
+        r.state,
+        r.latest,
+        r.waiting,
+        r.resync,
+        r.superseded.is_some(),
+        r.failed_over,
+        r.retry,
     )
 }
 
