@@ -1,7 +1,7 @@
 //! What two hosts tell each other about one VM: exchanged with every call, so that each learns of a token
 //! that moved as soon as they meet.
 
-use crate::{Operation, Refusal, Token};
+use crate::{Operation, Refusal, Step, Token, Work};
 use model::{DeltaId, Generation, Mode, ReplicationState};
 use serde::{Deserialize, Serialize};
 
@@ -68,10 +68,17 @@ impl crate::Relationship {
         }
         match self.state {
             ReplicationState::Suspended => OfferAnswer::Suspended,
-            _ if self.work.is_some() => OfferAnswer::Busy,
+            _ if self.is_occupied() => OfferAnswer::Busy,
             _ if self.latest != base => OfferAnswer::ResyncNeeded { latest: self.latest },
             _ => OfferAnswer::Send,
         }
+    }
+
+    /// Work that needs the points as they are. While the peer is asked to prepare or to feed us, its deltas
+    /// are what is waited for.
+    fn is_occupied(&self) -> bool {
+        let asks = |work: &Work| matches!(work.step(), Some(Step::AskPrepare { .. } | Step::AskFeed { .. }));
+        self.work.as_ref().is_some_and(|work| !asks(work))
     }
 
     /// May the peer, which stands like this, ask for `operation`. A request that was delayed until the token
