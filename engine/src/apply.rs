@@ -57,6 +57,9 @@ impl Relationship {
                         self.state = S::WaitingForResynchronize;
                     }
                 }
+                // What follows from it begins with the next event: a starting daemon says this first, and
+                // then has everything that is under way started at once.
+                return Ok(effects);
             }
             Event::Power { running } => {
                 if self.may_run() && self.work.is_none() && self.superseded.is_none() {

@@ -29,6 +29,7 @@ pub enum Event {
     /// A point became durable here.
     PointReceived(DeltaId),
     /// The tracking of changes was lost (host crash, foreign snapshot): deltas cannot be trusted any more.
+    /// A daemon that finds this when it starts says so before [`Event::Started`].
     TrackingLost(String),
     /// The domain was seen running or not.
     Power {
