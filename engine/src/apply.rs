@@ -22,6 +22,9 @@ impl Relationship {
         match event {
             Event::Started => {
                 effects.push(Effect::Greet);
+                if self.superseded.is_some() && !self.may_run() {
+                    effects.push(Effect::PauseVm);
+                }
                 self.run_step(ctx, &mut effects);
             }
             Event::Operation(operation) => self.operate(ctx, operation, &mut effects)?,
@@ -271,7 +274,11 @@ impl Relationship {
                 self.work_ended(ctx, effects);
                 return;
             };
-            if step.is_external() && !is_through(self, &step) {
+            let forbidden = step.needs_right() && !self.may_run();
+            if forbidden && let Some(work) = &mut self.work {
+                work.failure.get_or_insert_with(|| "the other host took over".to_owned());
+            }
+            if step.is_external() && !forbidden && !is_through(self, &step) {
                 effects.push(Effect::Run(self.materialize(step)));
                 return;
             }
@@ -360,6 +367,8 @@ impl Relationship {
             }
             (Step::Adopt { id }, _) => self.latest = Some(*id),
             (Step::Flatten { .. }, _) => self.failed_over = None,
+            // Superseded while it was being started.
+            (Step::StartVm | Step::ResumeVm, _) if !self.may_run() => effects.push(Effect::PauseVm),
             _ => {}
         }
         self.retry.succeeded();
@@ -379,7 +388,7 @@ impl Relationship {
     fn step_failed(&mut self, ctx: Context, failure: StepFailure, effects: &mut Vec<Effect>) {
         let Some(work) = &self.work else { return };
         let Some(step) = work.step().cloned() else { return };
-        if is_through(self, &step) {
+        if is_through(self, &step) || step.needs_right() && !self.may_run() {
             return self.step_done(ctx, StepResult::Plain, effects);
         }
         let reason = failure.reason().to_owned();

@@ -127,6 +127,11 @@ impl Step {
         )
     }
 
+    /// Only the token's holder may do this.
+    pub fn needs_right(&self) -> bool {
+        matches!(self, Self::DefineOwn | Self::DefineOverlay | Self::StartVm | Self::ResumeVm | Self::Track)
+    }
+
     /// For logs, job stages and crash histograms.
     pub fn name(&self) -> &'static str {
         match self {
