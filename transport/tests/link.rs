@@ -12,10 +12,11 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use tokio::time::timeout;
 use transport::{
-    CallError, Compression, Limiter, LinkProblem, Mark, ReceiveError, SendError, SendOptions,
+    CallError, Compression, Limiter, LinkProblem, Mark, ReceiveError, SendError, SendOptions, Totals,
     fault::{Fault, FaultProxy, frames, send_frames},
 };
 
@@ -121,12 +122,34 @@ fn counted<I: Iterator<Item = Result<Chunk, Infallible>>>(
     })
 }
 
-/// Waits until a counter stands still, and returns it.
+/// How the delta ended for the receiver.
+fn outcome(keeper: &Keeper) -> (Option<Totals>, Option<ReceiveError>) {
+    let kept = keeper.kept.lock().unwrap();
+    (kept.end, kept.error.clone())
+}
+
+/// Waits for a condition.
+async fn until(condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.expect("it never came to pass");
+}
+
+/// Waits until the receiver's handler has the delta.
+async fn begun(keeper: &Keeper) {
+    until(|| !keeper.kept.lock().unwrap().disks.is_empty()).await;
+}
+
+/// Waits until a counter stands still, and returns it. A test that something does *not* go on cannot wait for
+/// a sign of it; too short a wait here makes it weaker and never false.
 async fn settled(counter: &AtomicU64) -> u64 {
     let mut before = counter.load(Ordering::Relaxed);
     let mut still = 0;
     while still < 40 {
-        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        tokio::time::sleep(Duration::from_millis(25)).await;
         let now = counter.load(Ordering::Relaxed);
         still = if now == before && now > 0 { still + 1 } else { 0 };
         before = now;
@@ -162,16 +185,16 @@ async fn cancelling_stops_the_sender_and_tells_the_receiver() {
     let server = serve(authority.tls(B), keeper.clone());
     let client = Arc::new(client(authority.tls("a.example"), B, server.local_addr));
     let options = compression(Compression::Off);
-    let (cancel, progress) = (options.cancel.clone(), options.progress.clone());
+    let cancel = options.cancel.clone();
     let sending =
         tokio::spawn(async move { client.send_delta(&name(B), header(&sizes), source, options).await });
-    settled(&progress.sent_bytes).await;
+    begun(&keeper).await;
     cancel.cancel();
     let sent = timeout(PATIENCE, sending).await.unwrap().unwrap();
     assert!(matches!(sent, Err(SendError::Cancelled { .. })), "{sent:?}");
     keeper.gate.add_permits(tokio::sync::Semaphore::MAX_PERMITS / 2);
     timeout(PATIENCE, keeper.receives_ended.acquire()).await.unwrap().unwrap().forget();
-    let error = keeper.kept.lock().unwrap().error.clone();
+    let (_, error) = outcome(&keeper);
     assert!(matches!(error, Some(ReceiveError::Cut { .. })), "{error:?}");
     server.shutdown().await;
 }
@@ -189,7 +212,8 @@ async fn a_refused_delta_stops_early_with_the_peers_answer() {
     let sent = client.send_delta(&name(B), header, source, compression(Compression::Off)).await;
     let Err(SendError::Refused { answer, .. }) = sent else { panic!("{sent:?}") };
     assert_eq!(answer, json!({ "kind": "busy" }));
-    assert!(settled(&read).await < 150 << 20, "the rest is not even read");
+    until(|| Arc::strong_count(&read) == 1).await;
+    assert!(read.load(Ordering::Relaxed) < 150 << 20, "the rest is not even read");
     server.shutdown().await;
 }
 
@@ -204,17 +228,17 @@ async fn a_source_that_fails_midway_is_the_senders_error_and_the_receivers_cut()
     let keeper = Keeper::new();
     let server = serve(authority.tls(B), keeper.clone());
     let client = client(authority.tls("a.example"), B, server.local_addr);
-    let source = source.map(|Ok(chunk)| Ok(chunk)).take(30).chain([Err(BadSector)]);
+    let source = source.map(|chunk| chunk.map_err(|never| match never {})).take(30).chain([Err(BadSector)]);
     let sent = client.send_delta(&name(B), header(&sizes), source, compression(Compression::Off)).await;
     let Err(SendError::Source { source, .. }) = sent else { panic!("{sent:?}") };
     assert_eq!(source.to_string(), "cannot read sector 7");
     timeout(PATIENCE, keeper.receives_ended.acquire()).await.unwrap().unwrap().forget();
-    let kept = keeper.kept.lock().unwrap();
-    assert!(kept.end.is_none());
-    assert!(matches!(kept.error, Some(ReceiveError::Cut { .. })), "{:?}", kept.error);
-    drop(kept);
+    let (end, error) = outcome(&keeper);
+    assert!(end.is_none() && matches!(error, Some(ReceiveError::Cut { .. })), "{end:?} {error:?}");
     server.shutdown().await;
 }
+
+type Spoil = fn(&mut Vec<bytes::Bytes>);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_lost_repeated_swapped_or_damaged_under_tls_are_refused() {
@@ -222,7 +246,7 @@ async fn frames_lost_repeated_swapped_or_damaged_under_tls_are_refused() {
     let (sizes, source) = disk_of(40);
     let chunks: Vec<Chunk> = source.map(|Ok(chunk)| chunk).collect();
     let whole = frames(&chunks, Compression::Always(1)).unwrap();
-    let spoil: [(&str, fn(&mut Vec<bytes::Bytes>)); 6] = [
+    let spoil: [(&str, Spoil); 6] = [
         ("nothing", |_| {}),
         ("lost", |frames| drop(frames.remove(9))),
         ("repeated", |frames| frames.insert(9, frames[9].clone())),
@@ -241,18 +265,18 @@ async fn frames_lost_repeated_swapped_or_damaged_under_tls_are_refused() {
         let mut frames = whole.clone();
         spoil(&mut frames);
         let answer = send_frames(&client, &name(B), &header(&sizes), frames).await.unwrap();
-        let kept = keeper.kept.lock().unwrap();
         assert_eq!(answer.is_ok(), what == "nothing", "{what}: {answer:?}");
-        assert_eq!(kept.end.is_some(), what == "nothing", "{what}");
-        if let Some(error) = &kept.error {
+        let (end, error) = outcome(&keeper);
+        assert_eq!(end.is_some(), what == "nothing", "{what}");
+        if let Some(error) = error {
             let named = matches!(error, ReceiveError::Damaged(_) | ReceiveError::Truncated { .. });
             assert!(named, "{what}: {error}");
         }
         if what != "nothing" && what != "without its end" {
             let good = if what == "repeated" { 10 } else { 9 };
-            assert_eq!(kept.mark.frames, good, "{what}: what came before is kept");
+            let frames = keeper.kept.lock().unwrap().mark.frames;
+            assert_eq!(frames, good, "{what}: what came before is kept");
         }
-        drop(kept);
         server.shutdown().await;
     }
 }
@@ -282,7 +306,7 @@ async fn latency_does_not_change_what_arrives() {
     let keeper = Keeper::new();
     let server = serve(authority.tls(B), keeper.clone());
     let proxy = FaultProxy::start(server.local_addr).await.unwrap();
-    proxy.set(Fault::Delay(std::time::Duration::from_millis(5)));
+    proxy.set(Fault::Delay(Duration::from_millis(5)));
     let client = client(authority.tls("a.example"), B, proxy.address);
     client.send_delta(&name(B), header(&sizes), source.clone(), SendOptions::default()).await.unwrap();
     assert!(keeper.kept.lock().unwrap().disks == expected(sizes.len(), source));
@@ -301,7 +325,7 @@ async fn a_stopped_limiter_stops_the_stream_and_a_raised_one_lets_it_end() {
     let progress = options.progress.clone();
     let sending =
         tokio::spawn(async move { client.send_delta(&name(B), header(&sizes), source, options).await });
-    settled(&progress.raw_bytes).await;
+    until(|| progress.raw_bytes.load(Ordering::Relaxed) > 4 << 20).await;
     assert_eq!(progress.sent_bytes.load(Ordering::Relaxed), 0);
     limiter.set(None);
     timeout(PATIENCE, sending).await.unwrap().unwrap().unwrap();
@@ -332,12 +356,11 @@ async fn a_shutdown_finishes_calls_and_cuts_deltas() {
     let server = serve(authority.tls(B), keeper.clone());
     let client = Arc::new(client(authority.tls("a.example"), B, server.local_addr));
     let options = compression(Compression::Off);
-    let progress = options.progress.clone();
     let delta = tokio::spawn({
         let client = client.clone();
         async move { client.send_delta(&name(B), header(&sizes), source, options).await }
     });
-    settled(&progress.sent_bytes).await;
+    begun(&keeper).await;
     let call = tokio::spawn({
         let client = client.clone();
         async move { client.call::<Value>(&name(B), &json!({ "wait": true })).await }
@@ -347,7 +370,7 @@ async fn a_shutdown_finishes_calls_and_cuts_deltas() {
     let shutdown = tokio::spawn(server.shutdown());
     keeper.gate.add_permits(tokio::sync::Semaphore::MAX_PERMITS / 2);
     assert!(timeout(PATIENCE, delta).await.unwrap().unwrap().is_err());
-    let error = keeper.kept.lock().unwrap().error.clone();
+    let (_, error) = outcome(&keeper);
     assert!(matches!(error, Some(ReceiveError::ShuttingDown)), "{error:?}");
     assert!(!shutdown.is_finished(), "the call is still being answered");
     keeper.call_gate.add_permits(1);
