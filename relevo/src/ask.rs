@@ -3,7 +3,7 @@
 
 use crate::{
     cli::Options,
-    client::Client,
+    client::{Client, only_looks},
     output::{self, Detail},
     progress::Progress,
     render,
@@ -37,24 +37,13 @@ pub fn ask(client: &Client, options: &Options, command: Command) -> Result<ExitC
                 Failure::new(ErrorKind::Cancelled, "job-cancelled", format!("{} was cancelled", job.kind))
             }))
         }
+        // Whoever waited wants the result, not the job.
+        Reply::Job(job) if waits && !options.json && job.outcome.is_some() => {
+            output::print(&job.outcome.unwrap_or_default());
+            Ok(ExitCode::SUCCESS)
+        }
         reply => Ok(output::reply(&reply, detail, options.json)),
     }
-}
-
-/// Commands that never start a job: they are answered soon or the daemon is stuck.
-fn only_looks(command: &Command) -> bool {
-    use Command as C;
-    matches!(
-        command,
-        C::Host
-            | C::VmList
-            | C::VmShow { .. }
-            | C::AuthorizeList
-            | C::Status { .. }
-            | C::Points { .. }
-            | C::JobList
-            | C::JobShow { .. }
-    )
 }
 
 /// What a dangerous command would do. Others have no plan.

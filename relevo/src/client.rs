@@ -12,8 +12,8 @@ use std::{
     time::Duration,
 };
 
-/// How long the daemon may be silent on a request that starts no job. Some of these ask the other host
-/// first, so this is longer than any of the daemon's own timeouts towards a peer.
+/// How long the daemon may be silent on a request that only looks. Some of these ask the other host first, so
+/// this is longer than any of the daemon's own timeouts towards a peer.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 /// No answer is longer; a line without end must not fill the memory.
@@ -40,7 +40,7 @@ impl Client {
     /// Sends `request` and calls `on_progress` for each step of its job until the answer is there.
     pub fn ask(&self, request: &Request, on_progress: &mut dyn FnMut(&JobView)) -> Result<Reply, Failure> {
         let mut stream = UnixStream::connect(&self.socket).map_err(|error| self.no_connection(&error))?;
-        if !request.wait {
+        if request.dry_run || only_looks(&request.command) {
             stream.set_read_timeout(Some(SILENCE_MAX)).map_err(|error| self.broken(&error))?;
         }
         let mut line = serde_json::to_vec(request).expect("a request is plain data");
@@ -131,4 +131,22 @@ impl Client {
             None => "start it with `systemctl start relevo`, or `relevo serve` in a terminal".to_owned(),
         }
     }
+}
+
+/// Commands that change nothing that takes long: they are answered soon, or the daemon is stuck. Others may take
+/// as long as a guest takes to shut down, with or without a job.
+pub fn only_looks(command: &Command) -> bool {
+    use Command as C;
+    matches!(
+        command,
+        C::Host
+            | C::CertReload
+            | C::VmList
+            | C::VmShow { .. }
+            | C::AuthorizeList
+            | C::Status { .. }
+            | C::Points { .. }
+            | C::JobList
+            | C::JobShow { .. }
+    )
 }

@@ -34,7 +34,6 @@ fn documents() -> Vec<(&'static str, String)> {
         ("Points", output::content(&Reply::Points(vec![samples::point(), samples::older_point()]))),
         ("Plan", output::content(&Reply::Plan(samples::plan()))),
         ("Job", output::content(&Reply::Job(Box::new(samples::job())))),
-        ("Verification", output::content(&Reply::Verify(samples::verification()))),
         ("Failure", output::failure_content(&samples::failure())),
     ]
 }

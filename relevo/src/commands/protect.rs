@@ -35,17 +35,17 @@ pub struct ProtectArgs {
     bandwidth: Option<u64>,
 }
 
-/// End the protection of a VM
+/// End the protection of a VM, on this host's side
 ///
-/// The VM itself stays as it is. The standby stays on the other host, as files without a protection, unless
-/// `--delete-replica` says otherwise.
+/// Each host has its own side: run it on both. The VM goes on as it is. The replica's files stay unless
+/// `--delete-replica` is given on the replica's host.
 #[derive(Debug, Args)]
-#[command(after_help = "Run it on either host; on the replica's when the primary is gone for good.\n\n\
+#[command(after_help = "Run it on both hosts.\n\n\
                         Example:\n  relevo unprotect web")]
 pub struct UnprotectArgs {
     /// The VM's name or UUID
     vm: String,
-    /// Delete the standby and all its points too
+    /// On the replica's host: delete the standby and all its points too
     #[arg(long)]
     delete_replica: bool,
 }

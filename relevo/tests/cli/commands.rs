@@ -245,6 +245,23 @@ fn a_job_that_was_waited_for_and_failed_is_the_commands_failure() {
 }
 
 #[test]
+fn whoever_waited_for_a_job_is_told_its_outcome() {
+    let ended = JobView {
+        state: JobState::Completed,
+        outcome: Some("web runs on b.example".into()),
+        ..samples::job()
+    };
+    let daemon = FakeDaemon::start(move |_| reports(Reply::Job(Box::new(ended.clone()))));
+    assert_eq!(stdout(&daemon.run("resync web")), "web runs on b.example\n");
+    let document: JobView = serde_json::from_slice(&daemon.run("resync web --json").stdout).unwrap();
+    assert_eq!(document.state, JobState::Completed);
+    assert!(
+        stdout(&daemon.run("resync web --no-wait")).contains("can be cancelled"),
+        "the job, not its outcome"
+    );
+}
+
+#[test]
 fn a_job_that_was_cancelled_ends_the_waiting_with_its_own_exit_code() {
     let cancelled = JobView { state: JobState::Terminated, ..samples::job() };
     let daemon = FakeDaemon::start(move |_| reply(Reply::Job(Box::new(cancelled.clone()))));
