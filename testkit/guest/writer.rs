@@ -125,6 +125,9 @@ fn begin_epoch(disks: &mut [File]) -> Result<Header, String> {
             epochs: vec![],
         },
     };
+    if !header.geometry.is_usable() {
+        return Err(format!("cannot lay out {:?}", header.geometry));
+    }
     if header.epochs.len() == history::EPOCHS_MAX {
         return Err("too many epochs".into());
     }

@@ -145,6 +145,9 @@ impl Header {
             slot_bytes: get(32),
             disk_sizes_bytes: (0..disks).map(|index| get(48 + 8 * index)).collect(),
         };
+        if !geometry.is_usable() {
+            return Err("geometry");
+        }
         let epoch = |at: usize| Epoch { id: get(at), first: get(at + 8) };
         let epochs = (0..epochs).map(|index| epoch(EPOCHS_AT + 16 * index)).collect();
         Ok(Some(Self { geometry, next: get(16), epochs }))
@@ -163,6 +166,15 @@ impl Header {
 }
 
 impl Geometry {
+    /// Whether every disk has a slot, and all of them whole sectors. The first holds the header besides.
+    pub fn is_usable(&self) -> bool {
+        let sectors = |bytes: &u64| bytes.is_multiple_of(SECTOR_BYTES);
+        let sizes = &self.disk_sizes_bytes;
+        sizes.iter().all(|size| *size > 0 && sectors(size))
+            && sizes.first().is_some_and(|size| *size > CLUSTER_BYTES)
+            && sectors(&self.slot_bytes)
+    }
+
     /// The slots of one disk in ascending order; the last is the disk's last cluster.
     pub fn slots(&self, disk: usize) -> Vec<Slot> {
         let size_bytes = self.disk_sizes_bytes[disk];
