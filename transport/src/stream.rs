@@ -272,3 +272,67 @@ pub(crate) async fn drain<B: Body<Data = Bytes> + Unpin>(mut body: B, cut: Cance
         () = cut.cancelled() => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Compression, DeltaDisk, PROTOCOL, fault::frames};
+    use futures::{poll, stream};
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use model::{CLUSTER_BYTES, ChunkContent, DeltaId, DiskId, VmId, hash_cluster};
+    use std::{cell::Cell, convert::Infallible, pin::pin, sync::atomic::AtomicUsize, sync::atomic::Ordering};
+
+    fn header(clusters: u64) -> DeltaHeader {
+        let disk = DeltaDisk { disk: DiskId::random(), size_bytes: clusters * CLUSTER_BYTES };
+        DeltaHeader {
+            protocol: PROTOCOL,
+            vm: VmId::random(),
+            delta: DeltaId::random(),
+            base: None,
+            disks: vec![disk],
+            from: Mark::START,
+            extra: serde_json::Value::Null,
+        }
+    }
+
+    #[tokio::test]
+    async fn at_most_16_mib_are_taken_for_a_handler_that_takes_none() {
+        let clusters = 1024;
+        let chunk = |cluster: u32| {
+            let bytes = vec![cluster as u8 | 1; CLUSTER_BYTES as usize];
+            let hashes = vec![hash_cluster(&bytes)];
+            Chunk { disk: 0, cluster, content: ChunkContent::Data { bytes, hashes } }
+        };
+        let frames = frames(&(0..clusters).map(chunk).collect::<Vec<_>>(), Compression::Off).unwrap();
+        let taken = std::sync::Arc::new(AtomicUsize::new(0));
+        let count = taken.clone();
+        let pieces = frames.into_iter().map(move |frame| {
+            count.fetch_add(frame.len(), Ordering::Relaxed);
+            Ok::<_, Infallible>(Frame::data(frame))
+        });
+        let body = StreamBody::new(stream::iter(pieces));
+        let header = header(u64::from(clusters));
+        let (mut chunks, pump) = receive(&header, Bytes::new(), body, CancellationToken::new()).unwrap();
+        let mut pump = pin!(pump);
+        // Until it gets no further, whatever share of the processor the runtime gives it at once.
+        let before = Cell::new(usize::MAX);
+        while before.replace(taken.load(Ordering::Relaxed)) != taken.load(Ordering::Relaxed) {
+            assert!(poll!(&mut pump).is_pending());
+            tokio::task::yield_now().await;
+        }
+        let taken = taken.load(Ordering::Relaxed);
+        assert!((8 << 20..=16 << 20).contains(&taken), "{taken}");
+
+        // The rest comes when it is asked for.
+        let mut received = 0;
+        let all = async {
+            while let Received::Chunk { chunk, .. } = chunks.next().await.unwrap() {
+                received += chunk.count();
+            }
+        };
+        tokio::join!(pump, all);
+        assert_eq!(received, clusters);
+        assert!(matches!(chunks.next().await, Err(ReceiveError::Over)));
+    }
+}
