@@ -165,8 +165,7 @@ impl Relationship {
         operation: Operation,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
-        // Asked again by a peer that did not hear the answer.
-        if matches!(operation, Operation::Yield) && self.mode == Mode::Replica && !self.may_run() {
+        if self.is_asked_again(&operation) {
             return Ok(());
         }
         let turn =
@@ -197,6 +196,17 @@ impl Relationship {
         }
         self.begin(ctx, operation, effects);
         Ok(())
+    }
+
+    /// By a peer that did not hear the answer.
+    fn is_asked_again(&self, operation: &Operation) -> bool {
+        match operation {
+            Operation::Yield => self.yielded().is_some(),
+            Operation::Feed { base } => {
+                self.mode == Mode::Primary && self.may_run() && self.latest == Some(*base)
+            }
+            _ => false,
+        }
     }
 
     fn begin(&mut self, ctx: Context, operation: Operation, effects: &mut Vec<Effect>) {

@@ -322,10 +322,10 @@ pub fn plan(relationship: &Relationship, operation: &Operation, fresh: uuid::Uui
         Operation::Prepare { force, then_fail_over } => {
             let mut plan = vec![
                 Step::StopGuest { force: *force },
-                Step::Undefine,
                 Step::Cut { delta, base: r.latest, how: CutKind::Incremental },
                 Step::Ship { delta },
                 Step::Settle { delta },
+                Step::Undefine,
                 Step::Release(to(&r.peer, 1)),
                 Step::TellRelease,
                 Step::Set(S::SyncedReplicationComplete),
@@ -416,7 +416,11 @@ pub fn undo(relationship: &Relationship, work: &Work, fresh: uuid::Uuid) -> Opti
     let mut plan = vec![];
     match work.kind {
         WorkKind::Prepare if !work.passed(|step| matches!(step, Step::Release(_))) => {
-            if work.at >= 2 {
+            let shipped = work.passed(|step| matches!(step, Step::Ship { .. }));
+            if shipped && matches!(work.step(), Some(Step::Settle { .. })) {
+                return None;
+            }
+            if work.at >= 1 && !shipped {
                 plan.extend(work.delta().map(|delta| Step::Abandon { delta }));
             }
             if work.at >= 1 && r.may_run() {

@@ -81,6 +81,13 @@ impl crate::Relationship {
         self.work.as_ref().is_some_and(|work| !asks(work))
     }
 
+    /// The state in which this host can be fed, once it is the peer's replica: what the peer that asked us to
+    /// yield waits for. A failback that only waits to be fed has yielded too.
+    pub fn yielded(&self) -> Option<DeltaId> {
+        let is_replica = self.mode == Mode::Replica && !self.may_run() && self.failed_over.is_none();
+        self.latest.filter(|_| is_replica && !self.is_occupied())
+    }
+
     /// May the peer, which stands like this, ask for `operation`. A request that was delayed until the token
     /// had moved speaks of a state of affairs that has passed. To be asked after the standing was heard.
     pub fn may_be_asked(&self, theirs: &Standing, operation: &Operation) -> Result<(), Refusal> {

@@ -303,8 +303,7 @@ impl World {
             self.hosts[host].reality.peer_changes = changes;
         }
         let there = &self.hosts[host];
-        let yielded = there.live.as_ref().filter(|r| yields && r.mode == Mode::Replica && r.work.is_none());
-        Ok(match yielded.and_then(|r| r.latest) {
+        Ok(match there.live.as_ref().filter(|_| yields).and_then(Relationship::yielded) {
             Some(base) => Answer::Yielded {
                 base,
                 changes: there.reality.own_changes.clone().filter(|changes| changes.state == base),

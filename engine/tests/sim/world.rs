@@ -75,7 +75,13 @@ pub struct Faults {
 
 impl Faults {
     pub const NONE: Self = Self { crash: 0, lost: 0, repeated: 0, step: 0 };
-    pub const MANY: Self = Self { crash: 12, lost: 60, repeated: 60, step: 25 };
+    /// Few faults let histories grow long, many make every step fail: both find what the other does not.
+    pub const KINDS: [Self; 4] = [
+        Self { crash: 12, lost: 60, repeated: 60, step: 25 },
+        Self { crash: 4, lost: 0, repeated: 0, step: 0 },
+        Self { crash: 0, lost: 100, repeated: 200, step: 0 },
+        Self { crash: 1, lost: 10, repeated: 10, step: 5 },
+    ];
 }
 
 /// Where a daemon was killed: work, step, and between which two of its duties.
