@@ -18,7 +18,7 @@ pub struct AuthorizeArgs {
     /// The host that may send
     #[arg(required_unless_present_any = ["list", "remove"], requires = "storage")]
     host: Option<String>,
-    /// The folder that receives the replicas of that host's VMs
+    /// The folder that receives the replicas of that host's VMs; it must exist
     #[arg(long, value_name = "DIR", requires = "host")]
     storage: Option<PathBuf>,
     /// The trust group of the host (default: `DEFAULT`)

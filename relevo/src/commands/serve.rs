@@ -2,7 +2,10 @@
 
 use clap::Args;
 use service::api::Failure;
-use std::path::PathBuf;
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+};
 use tracing_subscriber::EnvFilter;
 
 /// Run the daemon
@@ -20,7 +23,9 @@ pub struct ServeArgs {
 
 pub fn run(args: &ServeArgs, root: Option<PathBuf>) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // The journal and files get no colours.
+    let log = log.with_ansi(io::stderr().is_terminal());
     if args.log_json {
         log.json().init();
     } else {
