@@ -64,6 +64,8 @@ pub mod document {
     pub const JOB: &str = "job";
     /// The chains to be merged down after a failover.
     pub const CHAINS: &str = "chains";
+    /// The disks' files at the last cut before a hand-over, with their times of change.
+    pub const QUIET: &str = "quiet";
     /// The test VM that exists.
     pub const TEST: &str = "test";
 }

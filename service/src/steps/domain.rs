@@ -2,9 +2,12 @@
 
 use super::{StepContext, hypervisor_failure, recoverable};
 use crate::host::document;
-use engine::StepFailure;
+use engine::{StepFailure, WorkKind};
 use hypervisor::DomainState;
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Shuts the guest down through ACPI and waits. A guest that does not go is refused, or with `force`
 /// stopped.
@@ -56,7 +59,33 @@ pub fn undefine(c: &StepContext) -> Result<(), StepFailure> {
     }
     let xml = hypervisor.xml(vm, true).map_err(|e| hypervisor_failure("read the VM's definition", &e))?;
     c.host.put_document(vm, document::OWN_XML, &xml).map_err(|f| recoverable(&f))?;
-    hypervisor.undefine(vm).map_err(|e| hypervisor_failure("undefine the VM", &e))
+    hypervisor.undefine(vm).map_err(|e| StepFailure::Refused(crate::api::error::chain(&e)))?;
+    // From here on nobody can start it. Whoever did before left a trace on the disks.
+    let quiet: Option<Vec<(PathBuf, i64)>> =
+        c.host.document(vm, document::QUIET).map_err(|f| recoverable(&f))?;
+    let handing_over = c.record.work.as_ref().is_some_and(|work| work.kind == WorkKind::Prepare);
+    if handing_over
+        && quiet.is_some_and(|quiet| quiet.iter().any(|(path, changed)| changed_at(path) != *changed))
+    {
+        return Err(StepFailure::Refused("the VM was started while it was being handed over".to_owned()));
+    }
+    Ok(())
+}
+
+/// Remembers when the disks of the VM, which is off and has been cut for the last time, were last changed.
+pub fn remember_quiet(c: &StepContext) -> Result<(), StepFailure> {
+    let (host, vm) = (&c.host, c.record.vm);
+    let domain = host.hypervisor.domain(vm).map_err(|e| hypervisor_failure("look at the VM", &e))?;
+    let paths =
+        domain.into_iter().flat_map(|domain| domain.disks).filter_map(|disk| disk.path().map(Path::to_owned));
+    let quiet: Vec<(PathBuf, i64)> = paths.map(|path| (path.clone(), changed_at(&path))).collect();
+    host.put_document(vm, document::QUIET, &quiet).map_err(|f| recoverable(&f))
+}
+
+/// Nanoseconds since 1970; 0 for what is not there.
+fn changed_at(path: &Path) -> i64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).map_or(0, |meta| meta.mtime() * 1_000_000_000 + meta.mtime_nsec())
 }
 
 /// Defines the domain as it was before [`undefine`]. Its disks stand where they stood.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use capture::{Consistency, Cut, Prepared};
-use engine::{CutKind, OfferAnswer, Relationship, Step, StepFailure, StepResult};
+use engine::{CutKind, OfferAnswer, Relationship, Step, StepFailure, StepResult, WorkKind};
 use model::{ClusterHash, ClusterSet, DeltaId, DiskId, PointKind, VmId};
 use std::sync::{Arc, atomic::Ordering};
 use tokio::runtime::Handle;
@@ -69,7 +69,9 @@ fn candidates(host: &Host, record: &Relationship, capture: &capture::Capture) ->
 pub async fn settle(c: StepContext, delta: DeltaId) -> StepOutcome {
     super::local(c, move |c| {
         let capture = c.host.capture(c.record.vm).map_err(|f| recoverable(&f))?;
-        capture.settle(delta).map_err(|e| capture_failure(&e))
+        capture.settle(delta).map_err(|e| capture_failure(&e))?;
+        let handing_over = c.record.work.as_ref().is_some_and(|work| work.kind == WorkKind::Prepare);
+        if handing_over { super::domain::remember_quiet(c) } else { Ok(()) }
     })
     .await
 }
