@@ -468,15 +468,16 @@ pub fn overtaken(relationship: &Relationship) -> Option<(Vec<Step>, &'static str
     let work = r.work.as_ref()?;
     let passed_ship = work.passed(|step| matches!(step, Step::Ship { .. }));
     let released = work.passed(|step| matches!(step, Step::Release(_)));
-    let made_cut = work.passed(|step| matches!(step, Step::Undefine));
     let abandon = |delta: DeltaId| vec![Step::Abandon { delta }];
     match (work.kind, work.step()?, &r.token) {
         (_, _, Token::Held { .. }) => None,
         (kind, ..) if kind.is_turn() => {
             work.delta().filter(|_| !passed_ship).map(|delta| (abandon(delta), TAKEN))
         }
+        // A shipped delta has to be settled, whoever holds the token.
+        (WorkKind::Prepare, Step::Settle { .. }, _) => None,
         (WorkKind::Prepare, ..) if !released => {
-            Some((work.delta().filter(|_| made_cut).map(abandon).unwrap_or_default(), TAKEN))
+            Some((work.delta().filter(|_| !passed_ship).map(abandon).unwrap_or_default(), TAKEN))
         }
         (_, _, Token::Released { .. }) => None,
         (WorkKind::CancelPrepare, Step::TellWithdraw { .. } | Step::Reclaim(_), _) => {

@@ -17,7 +17,7 @@ pub const A: usize = 0;
 pub const B: usize = 1;
 
 /// Lines of what happened that a failure shows.
-const TRACE_MAX: usize = 120;
+const TRACE_MAX: usize = 600;
 
 /// A broken rule, in words.
 pub type Check<T = ()> = Result<T, String>;
