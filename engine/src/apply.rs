@@ -318,20 +318,28 @@ impl Relationship {
                     self.resync = None;
                 }
             }
-            Step::Claim(generation) => self.hold(ctx, generation, FailoverType::Unplanned),
+            Step::Claim(generation) => {
+                let generation = self.ahead(generation);
+                self.hold(ctx, generation, FailoverType::Unplanned);
+            }
             Step::Take => {
                 let Token::Offered { generation } = &self.token else { return };
                 let generation = generation.clone();
                 self.hold(ctx, generation, FailoverType::Planned);
             }
             Step::Release(to) if self.token.is_held() => {
-                self.token = Token::Released { to, withdrawing: None };
+                self.token = Token::Released { to: self.ahead(to), withdrawing: None };
                 self.failed_over = None;
                 self.wants_running = false;
             }
             Step::Reclaim(generation) => self.token = Token::Held { generation, acknowledged: false },
             _ => {}
         }
+    }
+
+    /// A generation was numbered when its plan was made; the token may have moved since, and never goes back.
+    fn ahead(&self, generation: model::Generation) -> model::Generation {
+        model::Generation { number: self.token.generation().number + 1, ..generation }
     }
 
     fn hold(&mut self, ctx: Context, generation: model::Generation, kind: FailoverType) {
