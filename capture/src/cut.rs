@@ -7,6 +7,7 @@ use crate::{
     image::{Image, runs},
     journal::{Hashes, Journal, Kind, OverlaySet, Stage, Turn, TurnDisk},
     places::make_folder,
+    spool::remove_folder,
 };
 use hypervisor::DomainInfo;
 use model::{AttemptId, ClusterSet, DeltaId, Digest, ZERO_CLUSTER, durable, sums::SumsWriter};
@@ -17,6 +18,8 @@ pub(crate) struct Moment {
     pub cut_at_ms: i64,
     /// As in [`Prepared::application_consistent`].
     pub application_consistent: Option<Result<(), String>>,
+    /// What the bitmaps counted before the cut: the spool cannot hold less.
+    pub dirty_bytes: u64,
 }
 
 impl Capture {
@@ -52,6 +55,7 @@ impl Capture {
                 if journal.turn.is_some() {
                     self.take_back(&mut journal)?;
                 }
+                remove_folder(&self.turn_folder(delta))?;
                 Err(error)
             }
             result => result,
@@ -60,14 +64,15 @@ impl Capture {
 
     fn make(&self, journal: &mut Journal, turn: Turn, consistency: Consistency) -> Result<Prepared> {
         let live = self.is_live()?;
-        if turn.kind == Kind::Incremental && turn.tracking == Tracking::Bitmap && live {
-            self.require_live_room(&turn)?;
-        }
+        let spools_live = turn.kind == Kind::Incremental && turn.tracking == Tracking::Bitmap && live;
+        let dirty_bytes = if spools_live { self.require_live_room(&turn)? } else { 0 };
         journal.turn = Some(turn.clone());
         self.save(journal)?;
         self.fault.at("begun")?;
         let moment = match (turn.tracking, turn.kind, live) {
-            (Tracking::Bitmap, Kind::Incremental, true) => self.back_up_live(&turn, consistency)?,
+            (Tracking::Bitmap, Kind::Incremental, true) => {
+                Moment { dirty_bytes, ..self.back_up_live(&turn, consistency)? }
+            }
             (Tracking::Bitmap, Kind::Incremental, false) => self.back_up_offline(&turn)?,
             (Tracking::Bitmap, _, true) => self.freeze_live(&turn, consistency)?,
             (Tracking::Bitmap, _, false) => self.freeze_offline(&turn)?,
@@ -210,9 +215,10 @@ impl Capture {
     fn prepare(&self, journal: &Journal, turn: &Turn, moment: Moment) -> Result<Prepared> {
         let mut disks = vec![];
         let mut bytes = (turn.kind == Kind::Incremental).then_some(0);
+        let mut touched = 0;
         for disk in &turn.disks {
             let counted = match turn.kind {
-                Kind::Incremental => Some(self.write_manifest(journal, turn, disk)?),
+                Kind::Incremental => Some(self.write_manifest(journal, turn, disk, &mut touched)?),
                 _ => None,
             };
             if let (Some(bytes), Some((data, _))) = (&mut bytes, counted) {
@@ -224,6 +230,10 @@ impl Capture {
                 data_clusters: counted.map(|(data, _)| data),
                 zero_clusters: counted.map(|(_, zero)| zero),
             });
+        }
+        if touched * model::CLUSTER_BYTES < moment.dirty_bytes {
+            let why = format!("{} bytes were dirty, the spool holds {touched} clusters", moment.dirty_bytes);
+            return Err(CaptureError::BackupFailed { delta: turn.delta, why });
         }
         let small_files = self.save_small_files(turn.delta)?;
         let folder = self.turn_folder(turn.delta);
@@ -244,13 +254,21 @@ impl Capture {
         })
     }
 
-    /// Hashes what the delta holds of a disk and lists what the peer has not; (data, zero) clusters.
-    fn write_manifest(&self, journal: &Journal, turn: &Turn, disk: &TurnDisk) -> Result<(u64, u64)> {
+    /// Hashes what the delta holds of a disk and lists what the peer has not; (data, zero) clusters. Adds
+    /// what was looked at to `looked_at`.
+    fn write_manifest(
+        &self,
+        journal: &Journal,
+        turn: &Turn,
+        disk: &TurnDisk,
+        looked_at: &mut u64,
+    ) -> Result<(u64, u64)> {
         let image = disk.open()?;
         let touched = match turn.tracking {
             Tracking::Bitmap => image.touched()?,
             Tracking::RollingOverlay => journal.touched(disk.disk)?,
         };
+        *looked_at += touched.len();
         let digest = match disk.hashes {
             Hashes::Apply => self.digest_at(self.disk(disk.disk)?, turn.base)?,
             _ => None,

@@ -52,7 +52,7 @@ impl Capture {
             Ok(())
         })?;
         self.record_checkpoint(turn.delta)?;
-        Ok(Moment { cut_at_ms: (self.clock)(), application_consistent: None })
+        Ok(Moment { cut_at_ms: (self.clock)(), application_consistent: None, dirty_bytes: 0 })
     }
 
     /// Makes overlays on what the disks stand on now and defines the domain on them. `dress` sees each

@@ -12,14 +12,15 @@ use model::DeltaId;
 use std::{path::PathBuf, time::Duration};
 
 impl Capture {
-    /// Asks the base's checkpoint for the delta's size before anything is begun.
-    pub(crate) fn require_live_room(&self, turn: &Turn) -> Result<()> {
+    /// Asks the base's checkpoint for the delta's size before anything is begun, and requires room for it.
+    pub(crate) fn require_live_room(&self, turn: &Turn) -> Result<u64> {
         let base = base(turn)?;
         let size = self
             .hypervisor
             .checkpoint_size(self.vm, &checkpoint_name(base))
             .map_err(|error| not_tracked(base, error))?;
-        spool::require_room(&self.spool_folder(), size.total_bytes, self.limits)
+        spool::require_room(&self.spool_folder(), size.total_bytes, self.limits)?;
+        Ok(size.total_bytes)
     }
 
     pub(crate) fn back_up_live(&self, turn: &Turn, consistency: Consistency) -> Result<Moment> {
@@ -72,7 +73,7 @@ impl Capture {
                 }
             }
         }
-        begun.map(|()| Moment { cut_at_ms, application_consistent })
+        begun.map(|()| Moment { cut_at_ms, application_consistent, dirty_bytes: 0 })
     }
 }
 

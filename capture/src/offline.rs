@@ -24,10 +24,10 @@ impl Capture {
         let base = base(turn)?;
         let targets: Vec<PathBuf> =
             self.disks.iter().map(|disk| self.spool_path(turn.attempt, disk.disk)).collect();
-        self.copy_dirty(base, Some(turn.delta), &targets)?;
+        let dirty_bytes = self.copy_dirty(base, Some(turn.delta), &targets)?;
         self.fault.at("copied offline")?;
         self.record_checkpoint(turn.delta)?;
-        Ok(Moment { cut_at_ms: (self.clock)(), application_consistent: None })
+        Ok(Moment { cut_at_ms: (self.clock)(), application_consistent: None, dirty_bytes })
     }
 
     /// Tells libvirt of a checkpoint whose bitmaps stand in the images.
@@ -42,15 +42,16 @@ impl Capture {
         Ok(self.hypervisor.redefine_checkpoint(self.vm, &record, false)?)
     }
 
-    /// Copies what changed since `base` into new files, and adds the bitmap of `new` at the same instant.
-    fn copy_dirty(&self, base: DeltaId, new: Option<DeltaId>, targets: &[PathBuf]) -> Result<()> {
+    /// Copies what changed since `base` into new files, and adds the bitmap of `new` at the same instant;
+    /// bytes that the bitmaps of `base` counted.
+    fn copy_dirty(&self, base: DeltaId, new: Option<DeltaId>, targets: &[PathBuf]) -> Result<u64> {
         for (disk, target) in self.disks.iter().zip(targets) {
             spool::remove(target)?;
             tools::create_empty(target, self.info(&self.domain()?, disk)?.size_bytes)?;
         }
         let mut daemon = StorageDaemon::start(&self.nodes(targets))?;
-        let needed = self.dirty_bytes(&mut daemon, base)?;
-        spool::require_room(&self.spool_folder(), needed, self.limits)?;
+        let dirty_bytes = self.dirty_bytes(&mut daemon, base)?;
+        spool::require_room(&self.spool_folder(), dirty_bytes, self.limits)?;
         let mut actions = vec![];
         for index in 0..self.disks.len() {
             if let Some(new) = new {
@@ -71,7 +72,8 @@ impl Capture {
         for index in 0..self.disks.len() {
             daemon.wait_job(&format!("job{index}"))?;
         }
-        daemon.quit()
+        daemon.quit()?;
+        Ok(dirty_bytes)
     }
 
     /// Block nodes of all disks (to be written to: a bitmap is added) and their targets.
@@ -117,7 +119,7 @@ impl Capture {
         let attempt = model::AttemptId::random();
         let targets: Vec<PathBuf> =
             self.disks.iter().map(|disk| self.spool_path(attempt, disk.disk)).collect();
-        let copied = self.copy_dirty(base, None, &targets).and_then(|()| {
+        let copied = self.copy_dirty(base, None, &targets).and_then(|_| {
             let touched = |path: &PathBuf| crate::image::Image::open_alone(path)?.touched();
             self.disks.iter().zip(&targets).map(|(disk, path)| Ok((disk.disk, touched(path)?))).collect()
         });

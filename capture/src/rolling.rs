@@ -26,7 +26,7 @@ impl Capture {
 
     pub(crate) fn roll_offline(&self, turn: &Turn) -> Result<Moment> {
         self.put_overlays_offline(turn, |_, _| Ok(()))?;
-        Ok(Moment { cut_at_ms: (self.clock)(), application_consistent: None })
+        Ok(Moment { cut_at_ms: (self.clock)(), application_consistent: None, dirty_bytes: 0 })
     }
 
     /// Commits all overlays but the active one into the disks and forgets them.

@@ -164,18 +164,22 @@ fn a_spool_that_is_too_small_changes_nothing() {
 }
 
 #[test]
-fn a_grown_disk_goes_on_and_a_shrunk_base_is_not_believed() {
+fn a_grown_disk_goes_on_and_a_shrunk_one_is_refused() {
     let mut lab = Lab::new(&[qcow2(2 * MIB + 512)]);
     lab.write(0, 0x81, 2 * MIB, 512);
     lab.replicate(Cut::Full);
     lab.stop();
-    // qemu-img refuses to resize an image with bitmaps that are in use; these are at rest.
     support::qemu_img(&["resize", "-q", support::text(&lab.capture.disks[0].path), "3M"]);
     lab.start();
     lab.write(0, 0x82, 2 * MIB + CLUSTER, 512);
     assert_eq!(lab.replicate(Cut::Incremental).data, 1);
     lab.write(0, 0x83, 0, 512);
     assert_eq!(lab.replicate(Cut::Incremental).data, 1);
+
+    lab.stop();
+    support::qemu_img(&["resize", "-q", "--shrink", support::text(&lab.capture.disks[0].path), "2M"]);
+    let refused = lab.cut(DeltaId::random(), Cut::Incremental);
+    assert!(matches!(refused, Err(CaptureError::Shrunk { now_bytes: 2097152, .. })), "{refused:?}");
 }
 
 #[test]

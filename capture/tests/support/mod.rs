@@ -12,7 +12,8 @@ use capture::{
 };
 use hypervisor::{Hypervisor, prepare_embedded_root};
 use model::{
-    CLUSTER_BYTES, Chunk, ChunkContent, ClusterHash, DeltaId, DiskId, VmId, ZERO_CLUSTER, hash_cluster,
+    CLUSTER_BYTES, Chunk, ChunkContent, ClusterHash, ClusterSet, DeltaId, DiskId, VmId, ZERO_CLUSTER,
+    hash_cluster,
 };
 use std::{
     path::{Path, PathBuf},
@@ -41,6 +42,11 @@ pub struct NewDisk {
 
 pub fn qcow2(size_bytes: u64) -> NewDisk {
     NewDisk { size_bytes, format: DiskFormat::Qcow2, on_template: false }
+}
+
+/// A resync of one disk.
+pub fn compare(candidates: Option<ClusterSet>) -> Cut {
+    Cut::Compare { candidates: candidates.map(|set| vec![set]), own_allocation: false }
 }
 
 /// What one turn sent.
@@ -170,6 +176,19 @@ impl Lab {
                 differing.enumerate().filter(|(_, (a, b))| a != b).map(|(index, _)| index).collect();
             assert_eq!(differing, [0usize; 0], "clusters of disk {} differ from the replica's", disk.target);
         }
+    }
+
+    pub fn snapshot_internal(&self, name: &str) {
+        let domain = self.monitor.as_ref().unwrap().lookup_domain_by_uuid(self.vm().0).unwrap();
+        domain
+            .create_snapshot_xml(&format!("<domainsnapshot><name>{name}</name></domainsnapshot>"), 0)
+            .unwrap();
+    }
+
+    /// Leftovers, but for the overlays that the disks stand on.
+    pub fn leftovers_beside_overlays(&self) -> Vec<PathBuf> {
+        let standing: Vec<PathBuf> = self.capture.disks.iter().map(|disk| self.source(disk)).collect();
+        self.leftovers().into_iter().filter(|path| !standing.contains(path)).collect()
     }
 
     /// Checkpoints that libvirt lists.
