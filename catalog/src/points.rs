@@ -223,6 +223,12 @@ impl Catalog {
         Ok(())
     }
 
+    /// Forgets a merge that was given up while it copied.
+    pub fn delete_merge(&self, vm: VmId) -> Result<()> {
+        self.writer().execute("DELETE FROM merge WHERE vm = ?1", [vm.to_string()])?;
+        Ok(())
+    }
+
     /// Completes a merge: the older point goes, the newer one takes its place in the chain with these
     /// layers, and the record of the merge goes.
     pub fn finish_merge(&self, vm: VmId, merge: &Merge, layers: &[Layer]) -> Result<()> {

@@ -1,0 +1,143 @@
+//! What the commit of a failover does to a store, and the end of a store.
+
+use crate::{
+    error::{LayersError, Result},
+    overlay::{OverlayDisk, name},
+    qemu_img::qemu_img_with_progress,
+    store::Store,
+};
+use catalog::OverlayKind;
+use model::{DeltaId, durable};
+use std::{ffi::OsString, path::PathBuf, sync::atomic::AtomicBool};
+
+/// What becomes of the files of a store that is forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// They stay; nothing here looks at them again.
+    Keep,
+    /// They are removed, except these and the VM's own disks: where a VM runs from its bottom layer or its
+    /// overlay, that file is its disk now.
+    RemoveExcept(Vec<PathBuf>),
+}
+
+impl Store {
+    /// Hides every point but one, the latest too: it is the one that a failed-over VM runs on.
+    pub fn hide_all_but(&self, delta: DeltaId) -> Result<()> {
+        self.visible_point(delta)?;
+        let mut others = self.points()?;
+        others.retain(|point| point.delta != delta);
+        let others: Vec<DeltaId> = others.iter().map(|point| point.delta).collect();
+        Ok(self.catalog.hide_points(self.vm, &others)?)
+    }
+
+    /// Forgets the points after one, which were hidden before, and removes their files. The caller has
+    /// recorded their cluster lists. Pinned ones are refused.
+    pub fn drop_layers_after(&self, delta: DeltaId) -> Result<()> {
+        let _layers = self.lock_layers()?;
+        let sequence = self.point(delta)?.sequence;
+        let mut later = self.catalog.points(self.vm)?;
+        later.retain(|point| point.sequence > sequence);
+        if let Some(visible) = later.iter().find(|point| point.visible) {
+            return Err(LayersError::StillVisible { delta: visible.delta });
+        }
+        let later: Vec<DeltaId> = later.iter().map(|point| point.delta).collect();
+        self.refuse_users(&later, None)?;
+        self.catalog.delete_points(self.vm, &later)?;
+        self.step("drop: recorded")?;
+        later.iter().try_for_each(|delta| self.remove_files_of(*delta))
+    }
+
+    /// Merges a failover overlay and the layers below it down into the bottom files, in place ones too, for
+    /// a VM that is off; all other points have to be hidden. Afterwards each bottom file alone is the disk:
+    /// the caller defines the VM on these paths, then calls [`Self::forget_all`]. Broken off, it is called
+    /// again: until it is done, the overlay shows the disk as it was. `progress` is a percentage.
+    pub fn flatten_offline(
+        &self,
+        delta: DeltaId,
+        number: u32,
+        progress: &mut dyn FnMut(f64),
+        cancel: &AtomicBool,
+    ) -> Result<Vec<OverlayDisk>> {
+        let _layers = self.lock_layers()?;
+        let points = self.catalog.points(self.vm)?;
+        if let Some(other) = points.iter().find(|point| point.visible && point.delta != delta) {
+            return Err(LayersError::StillVisible { delta: other.delta });
+        }
+        let overlay = name(OverlayKind::Failover, number);
+        let rows = self.overlay_rows(OverlayKind::Failover, number)?;
+        if rows.is_empty() || rows.iter().any(|row| row.delta != delta) {
+            return Err(LayersError::NoOverlay { overlay, delta });
+        }
+        self.refuse_users(&points.iter().map(|point| point.delta).collect::<Vec<_>>(), Some(&overlay))?;
+        let mut bottoms = vec![];
+        let share = 100.0 / rows.len() as f64;
+        for (index, row) in rows.iter().enumerate() {
+            let layers = self.layers_below(delta, row.disk)?;
+            let bottom = layers.first().expect("a chain has a layer");
+            let (top, path) = (self.disk_folder(row.disk).join(&row.path), self.path(bottom));
+            // The overlay is not emptied: it is what the disk is read through until all of it is down.
+            let words = ["commit", "-p", "-f", "qcow2", "-d", "-b"].map(OsString::from);
+            let words: Vec<OsString> = words.into_iter().chain([path.clone().into(), top.into()]).collect();
+            let mut tell = |percent: f64| progress(share * (index as f64 + percent / 100.0));
+            qemu_img_with_progress(&words, &mut tell, cancel)?;
+            std::fs::File::open(&path).and_then(|file| file.sync_all()).map_err(LayersError::io(&path))?;
+            self.step("flatten: disk merged")?;
+            bottoms.push(OverlayDisk { disk: row.disk, path });
+        }
+        progress(100.0);
+        Ok(bottoms)
+    }
+
+    /// Forgets everything about the VM except its cluster lists. The VM's own disks, adopted in place, are
+    /// never removed.
+    pub fn forget_all(&self, files: Files) -> Result<()> {
+        let _layers = self.lock_unsettled();
+        let keep = match &files {
+            Files::Keep => self.our_files()?,
+            Files::RemoveExcept(keep) => keep.clone(),
+        };
+        // First, or a crash would leave files that recovery takes for its own.
+        let mut kept = self.kept()?;
+        kept.extend(keep.into_iter().filter(|path| path.starts_with(&self.folder)));
+        kept.sort();
+        kept.dedup();
+        let kept = serde_json::to_string(&kept).expect("paths of ours are UTF-8");
+        self.catalog.put_meta(&self.kept_key(), &kept)?;
+        self.step("forget: kept files recorded")?;
+        self.catalog.delete_all_points(self.vm)?;
+        self.step("forget: recorded")?;
+        let kept = self.kept()?;
+        for path in self.our_files()?.into_iter().filter(|path| !kept.contains(path)) {
+            durable::remove(&path).map_err(LayersError::io(&path))?;
+            self.step("forget: file removed")?;
+        }
+        Ok(())
+    }
+
+    /// Paths of files that look like ours and are a VM's disks by now.
+    pub(crate) fn kept(&self) -> Result<Vec<PathBuf>> {
+        let Some(json) = self.catalog.get_meta(&self.kept_key())? else { return Ok(vec![]) };
+        serde_json::from_str(&json).map_err(|_| LayersError::Damaged {
+            path: self.catalog.path().to_owned(),
+            what: "the list of kept files",
+        })
+    }
+
+    fn kept_key(&self) -> String {
+        format!("layers.kept.{}", self.vm)
+    }
+
+    /// Refuses when one of the points is pinned by somebody else than the named overlay, or being read.
+    fn refuse_users(&self, deltas: &[DeltaId], except: Option<&str>) -> Result<()> {
+        let pins = self.catalog.pins(self.vm)?;
+        let pin = pins.iter().find(|pin| deltas.contains(&pin.delta) && Some(pin.owner.as_str()) != except);
+        if let Some(pin) = pin {
+            let reason = format!("{} ({})", pin.reason, pin.owner);
+            return Err(LayersError::Pinned { delta: pin.delta, reason });
+        }
+        match self.held().into_iter().find(|delta| deltas.contains(delta)) {
+            Some(delta) => Err(LayersError::Pinned { delta, reason: "it is being read".to_owned() }),
+            None => Ok(()),
+        }
+    }
+}

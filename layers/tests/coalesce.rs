@@ -1,0 +1,373 @@
+//! Coalescing, and what a crash at any step of it leaves.
+
+mod support;
+
+use layers::{Fault, LayersError, OverlayKind, Step, Store};
+use model::{CLUSTER_BYTES, DeltaId};
+use proptest::prelude::*;
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+use support::{Change, Replica};
+
+const MIB: u64 = 1 << 20;
+
+fn data(first: u32, count: u32, fill: u8) -> Change {
+    Change::Data { first, count, fill }
+}
+
+/// Four points of two disks with overlaps, zeroes over data, data over zeroes, and growth.
+fn four_points() -> Replica {
+    let mut replica = Replica::new(&[4 * MIB, MIB + 512]);
+    replica.receive(&[vec![data(0, 30, 1)], vec![data(0, 17, 2)]]).unwrap();
+    replica.receive(&[vec![data(5, 10, 3), Change::Zero { first: 20, count: 5 }], vec![]]).unwrap();
+    let grown = vec![Change::Grow(MIB), data(18, 12, 4)];
+    replica.receive(&[vec![data(10, 14, 5), data(60, 4, 6)], grown]).unwrap();
+    replica.receive(&[vec![Change::Zero { first: 0, count: 3 }], vec![data(0, 2, 7)]]).unwrap();
+    replica
+}
+
+fn merge_all(replica: &Replica) -> u32 {
+    let mut merged = 0;
+    while let Step::Merged { .. } = replica.store.coalesce_step(&AtomicBool::new(false)).unwrap() {
+        merged += 1;
+    }
+    merged
+}
+
+fn ids(replica: &Replica) -> Vec<DeltaId> {
+    replica.store.points().unwrap().iter().map(|point| point.delta).collect()
+}
+
+/// Ends the operation at the `n`th step from now and remembers that step.
+fn fault_at(n: usize) -> (Arc<Fault>, Arc<Mutex<Option<&'static str>>>) {
+    let (count, at) = (AtomicUsize::new(0), Arc::new(Mutex::new(None)));
+    let seen = at.clone();
+    let fault = move |step| {
+        let stop = count.fetch_add(1, Ordering::SeqCst) == n;
+        if stop {
+            *at.lock().unwrap() = Some(step);
+        }
+        stop
+    };
+    (Arc::new(fault), seen)
+}
+
+#[test]
+fn hidden_points_are_merged_and_the_others_stay_as_they_were() {
+    let mut replica = four_points();
+    let points = ids(&replica);
+    replica.store.hide(&points[..2]).unwrap();
+    assert_eq!(merge_all(&replica), 2);
+    assert_eq!(ids(&replica), points[2..]);
+    replica.check(true);
+    replica.check_images();
+    assert_eq!(replica.catalog.layers(replica.vm).unwrap().len(), 4);
+    assert!(replica.store.recover().unwrap().removed.is_empty());
+    // The next delta and the next merges go on as usual.
+    replica.receive(&[vec![data(1, 30, 9)], vec![Change::Zero { first: 0, count: 30 }]]).unwrap();
+    replica.store.hide(&points[2..]).unwrap();
+    assert_eq!(merge_all(&replica), 2);
+    replica.check(true);
+    replica.check_images();
+    let chain = replica.store.chain(ids(&replica)[0]).unwrap();
+    assert!(chain.iter().all(|(_, layers)| layers.len() == 1));
+}
+
+#[test]
+fn a_crash_at_any_step_leaves_every_visible_point_as_it_was() {
+    let mut steps = vec![];
+    for n in 0.. {
+        let mut replica = four_points();
+        replica.store.hide(&ids(&replica)[..2]).unwrap();
+        let (fault, seen) = fault_at(n);
+        replica.reopen(Some(fault));
+        let crashed = loop {
+            match replica.store.coalesce_step(&AtomicBool::new(false)) {
+                Ok(Step::Merged { .. }) => {}
+                Ok(Step::Nothing) => break false,
+                Err(LayersError::Stopped { .. }) => break true,
+                other => panic!("{other:?}"),
+            }
+        };
+        if !crashed {
+            break;
+        }
+        let step = seen.lock().unwrap().unwrap();
+        steps.push(step);
+        replica.reopen(None);
+        replica.store.recover().unwrap();
+        replica.check(false);
+        replica.check_images();
+        merge_all(&replica);
+        replica.check(false);
+        replica.check_images();
+        assert_eq!(replica.store.points().unwrap().len(), 2, "{step}");
+        // Two points of two disks: image and sums each; their XML and NVRAM.
+        assert_eq!(replica.files().len(), 12, "after {step}: {:?}", replica.files());
+    }
+    for step in ["merge: clusters written", "merge: table linked", "merge: layer renamed", "merge: recorded"]
+    {
+        assert!(steps.contains(&step), "{step} was never reached: {steps:?}");
+    }
+}
+
+#[test]
+fn a_crash_while_recovering_is_recovered_from() {
+    for n in 0..12 {
+        let mut replica = four_points();
+        replica.store.hide(&ids(&replica)[..2]).unwrap();
+        let fault: Arc<Fault> = Arc::new(|step| step == "merge: sums renamed");
+        replica.reopen(Some(fault));
+        replica.store.coalesce_step(&AtomicBool::new(false)).unwrap_err();
+        replica.reopen(Some(fault_at(n).0));
+        let again = replica.store.recover();
+        replica.reopen(None);
+        let recovered = replica.store.recover().unwrap();
+        assert!(again.is_err() || recovered.removed.is_empty());
+        replica.check(false);
+        replica.check_images();
+    }
+}
+
+#[test]
+fn a_crash_while_receiving_leaves_the_points_and_no_rubbish() {
+    for n in 0.. {
+        let mut replica = four_points();
+        let (points, now) = (ids(&replica), replica.now.clone());
+        let (fault, seen) = fault_at(n);
+        replica.reopen(Some(fault));
+        let received = replica.receive(&[vec![data(2, 9, 1)], vec![data(1, 3, 2)]]);
+        let step = *seen.lock().unwrap();
+        replica.reopen(None);
+        replica.store.recover().unwrap();
+        if step == Some("commit: point visible") {
+            // On the disk, though the caller never heard of it.
+            assert_eq!(ids(&replica).len(), 5);
+            replica.committed(*ids(&replica).last().unwrap());
+        } else if received.is_err() {
+            assert_eq!(ids(&replica), points, "{step:?}");
+            assert_eq!(replica.files().len(), 24, "{step:?}: {:?}", replica.files());
+            replica.now = now;
+        }
+        replica.check(false);
+        replica.check_images();
+        if received.is_ok() {
+            assert!(n > 5, "too few steps were reached");
+            break;
+        }
+        replica.receive(&[vec![data(2, 9, 1)], vec![]]).unwrap();
+        replica.check(false);
+    }
+}
+
+#[test]
+fn a_pin_protects_its_chain_and_lets_the_layers_above_merge() {
+    let mut replica = four_points();
+    replica.receive(&[vec![data(0, 64, 8)], vec![]]).unwrap();
+    let points = ids(&replica);
+    replica.store.pin(points[1], "transfer", "c.example").unwrap();
+    replica.store.hide(&[points[0], points[2]]).unwrap();
+    let step = replica.store.coalesce_step(&AtomicBool::new(false)).unwrap();
+    assert_eq!(step, Step::Merged { older: points[2], newer: points[3] });
+    let step = replica.store.coalesce_step(&AtomicBool::new(false)).unwrap();
+    assert_eq!(step, Step::Blocked { by: points[1] });
+    replica.check(false);
+    replica.store.unpin("transfer", "c.example").unwrap();
+    assert_eq!(merge_all(&replica), 1);
+    replica.check(true);
+}
+
+#[test]
+fn a_point_that_is_being_read_is_not_written() {
+    let replica = four_points();
+    let points = ids(&replica);
+    let reader = replica.store.reader(points[1], replica.disks[0]).unwrap();
+    replica.store.hide(&points[..1]).unwrap();
+    let blocked = Step::Blocked { by: points[1] };
+    assert_eq!(replica.store.coalesce_step(&AtomicBool::new(false)).unwrap(), blocked);
+    drop(reader);
+    assert_eq!(merge_all(&replica), 1);
+}
+
+#[test]
+fn the_latest_and_hidden_points_are_not_to_be_had() {
+    let replica = four_points();
+    let points = ids(&replica);
+    assert!(matches!(replica.store.hide(&points[3..]), Err(LayersError::HidesLatest { .. })));
+    replica.store.hide(&points[..1]).unwrap();
+    let disk = replica.disks[0];
+    assert!(matches!(replica.store.reader(points[0], disk), Err(LayersError::UnknownPoint { .. })));
+    let overlay = replica.store.make_overlay(OverlayKind::Test, points[0], 1, None);
+    assert!(matches!(overlay, Err(LayersError::UnknownPoint { .. })));
+}
+
+#[test]
+fn a_cancelled_merge_leaves_sound_files_and_goes_on_later() {
+    let replica = four_points();
+    replica.store.hide(&ids(&replica)[..2]).unwrap();
+    assert_eq!(replica.store.coalesce_step(&AtomicBool::new(true)).unwrap(), Step::Cancelled);
+    replica.check(true);
+    replica.check_images();
+
+    // Cancelled in the middle: one disk is done, the other one is not.
+    let mut replica = Replica::new(&[4 * MIB, MIB]);
+    replica.receive(&[vec![data(0, 30, 1)], vec![data(0, 16, 2)]]).unwrap();
+    replica.receive(&[vec![data(25, 30, 3)], vec![data(3, 9, 4)]]).unwrap();
+    replica.receive(&[vec![data(1, 1, 5)], vec![data(1, 1, 6)]]).unwrap();
+    replica.store.hide(&ids(&replica)[..2]).unwrap();
+    let cancel = Arc::new(AtomicBool::new(false));
+    let setter = cancel.clone();
+    let fault = move |step| {
+        setter.fetch_or(step == "merge: sums merged", Ordering::SeqCst);
+        false
+    };
+    replica.reopen(Some(Arc::new(fault)));
+    assert_eq!(replica.store.coalesce_step(&cancel).unwrap(), Step::Cancelled);
+    replica.check(true);
+    replica.check_images();
+    replica.reopen(None);
+    assert_eq!(merge_all(&replica), 2);
+    replica.check(true);
+    replica.check_images();
+    replica.store.recover().unwrap();
+    assert_eq!(replica.files().len(), 6, "{:?}", replica.files());
+}
+
+#[test]
+fn an_overlay_takes_the_files_from_a_running_merge() {
+    let replica = four_points();
+    let points = ids(&replica);
+    replica.store.hide(&points[..1]).unwrap();
+    let shared = Arc::new(OnceLock::<Store>::new());
+    let (entered, merge_entered) = std::sync::mpsc::channel();
+    let entered = Mutex::new(entered);
+    let its_store = shared.clone();
+    let fault = move |step| {
+        if step == "merge: copying recorded" {
+            entered.lock().unwrap().send(()).unwrap();
+            let start = Instant::now();
+            while !its_store.get().unwrap().is_awaited() {
+                assert!(start.elapsed().as_secs() < 60, "nobody came to wait");
+                std::thread::yield_now();
+            }
+        }
+        false
+    };
+    let store = Store::open(replica.catalog.clone(), replica.vm, replica.folder().parent().unwrap());
+    let store = shared.get_or_init(|| store.with_fault(Arc::new(fault)));
+    std::thread::scope(|scope| {
+        let merge = scope.spawn(|| store.coalesce_step(&AtomicBool::new(false)).unwrap());
+        merge_entered.recv().unwrap();
+        let overlay = store.make_overlay(OverlayKind::Test, points[1], 1, None).unwrap();
+        assert_eq!(overlay.len(), 2);
+        assert_eq!(merge.join().unwrap(), Step::Cancelled);
+    });
+    let blocked = Step::Blocked { by: points[1] };
+    assert_eq!(store.coalesce_step(&AtomicBool::new(false)).unwrap(), blocked);
+    replica.check(true);
+    replica.check_images();
+}
+
+#[test]
+fn a_rotten_cluster_is_not_merged_over_a_good_one() {
+    let replica = four_points();
+    let points = ids(&replica);
+    let (_, chain) =
+        replica.store.chain(points[1]).unwrap().into_iter().find(|(id, _)| *id == replica.disks[0]).unwrap();
+    let image = &chain.last().unwrap().path;
+    let bytes = std::fs::read(image).unwrap();
+    let at = bytes.windows(64).position(|window| window == [(3 + 6) | 1; 64]).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(
+        &std::fs::File::options().write(true).open(image).unwrap(),
+        b"rot",
+        at as u64,
+    )
+    .unwrap();
+    replica.store.hide(&points[..1]).unwrap();
+    let merged = replica.store.coalesce_step(&AtomicBool::new(false));
+    assert!(matches!(merged, Err(LayersError::Corrupt { .. })), "{merged:?}");
+    let report = replica.store.verify(points[1], &mut |_, _| {}, &AtomicBool::new(false)).unwrap();
+    assert_eq!(report.mismatch_count, 1);
+    assert_eq!(report.mismatches[0].disk, replica.disks[0]);
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Receive(Vec<Vec<Change>>),
+    /// Hide the visible point with this number, modulo their count, unless it is the latest.
+    Hide(usize),
+    /// Merge, ending at this step.
+    Merge(usize),
+    Restart,
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        5 => (0u32..40, 1u32..12, any::<u8>()).prop_map(|(first, count, fill)| data(first, count, fill)),
+        2 => (0u32..40, 1u32..12).prop_map(|(first, count)| Change::Zero { first, count }),
+        1 => (1u64..400).prop_map(|sectors| Change::Grow(sectors * 512)),
+    ]
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let changes = proptest::collection::vec(change(), 0..5);
+    prop_oneof![
+        4 => proptest::collection::vec(changes, 2).prop_map(Action::Receive),
+        3 => any::<usize>().prop_map(Action::Hide),
+        3 => (0usize..60).prop_map(Action::Merge),
+        1 => Just(Action::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #[test]
+    fn every_visible_point_reads_as_it_was_received(
+        sectors in proptest::collection::vec(1u64..4000, 2),
+        actions in proptest::collection::vec(action(), 1..24)
+    ) {
+        let mut replica = Replica::new(&[sectors[0] * 512, sectors[1] * 512]);
+        for action in actions {
+            match action {
+                Action::Receive(changes) => { replica.receive(&changes).unwrap(); }
+                Action::Hide(number) => {
+                    let points = ids(&replica);
+                    if points.len() > 1 {
+                        replica.store.hide(&[points[number % (points.len() - 1)]]).unwrap();
+                    }
+                }
+                Action::Merge(step) => {
+                    replica.reopen(Some(fault_at(step).0));
+                    match replica.store.coalesce_step(&AtomicBool::new(false)) {
+                        Ok(_) => {}
+                        Err(LayersError::Stopped { .. }) => {
+                            replica.reopen(None);
+                            replica.store.recover().unwrap();
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                    replica.reopen(None);
+                }
+                Action::Restart => {
+                    replica.reopen(None);
+                    replica.store.recover().unwrap();
+                }
+            }
+            replica.check(false);
+        }
+        merge_all(&replica);
+        replica.check(true);
+        replica.check_images();
+        for point in replica.store.points().unwrap() {
+            let report = replica.store.verify(point.delta, &mut |_, _| {}, &AtomicBool::new(false)).unwrap();
+            prop_assert_eq!(report.mismatch_count, 0);
+            let bytes: usize = replica.points[&point.delta].iter().map(Vec::len).sum();
+            prop_assert!(report.clusters >= bytes as u64 / CLUSTER_BYTES);
+        }
+    }
+}
