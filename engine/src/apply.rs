@@ -104,6 +104,8 @@ impl Relationship {
             ) => true,
             (Operation::Failover { .. }, Replica, S::Suspended | S::Replicating | S::Critical) => true,
             (Operation::Failover { .. }, Replica, S::FailbackInProgress | S::FailbackComplete) => true,
+            // A former primary has a point, its own disk, before the first delta comes back.
+            (Operation::Failover { .. }, Replica, S::WaitingForInitialReplication) => self.latest.is_some(),
             (Operation::Prepare { .. }, Primary, S::Replicating) => true,
             (Operation::PlannedFailover { .. }, Replica, S::Replicating) => true,
             (Operation::CancelPrepare, Primary, S::SyncedReplicationComplete) => true,
@@ -237,8 +239,8 @@ impl Relationship {
                 self.state = S::Resynchronizing;
             }
             Operation::CancelFailback => {
-                let copied = self.state == S::FailbackComplete;
-                self.state = if copied { S::Replicating } else { S::WaitingForInitialReplication };
+                let fed = self.state == S::FailbackComplete;
+                self.state = if fed { S::Replicating } else { S::WaitingForInitialReplication };
                 effects.push(Effect::Finished { failure: None });
             }
             _ => {
