@@ -55,6 +55,10 @@ impl Relationship {
             }
             Event::TrackingLost(reason) => {
                 if self.mode == Mode::Primary && self.latest.is_some() {
+                    // The cut under way may have been made before: it does not make up for this.
+                    if let Some(turn) = self.work.as_mut().filter(|work| work.kind.is_turn()) {
+                        turn.failure = Some(reason.clone());
+                    }
                     self.resync = Some(reason);
                     if matches!(self.state, S::Replicating) && self.work.is_none() {
                         self.state = S::WaitingForResynchronize;
@@ -377,7 +381,7 @@ impl Relationship {
             // Durable with the record, before anything is settled.
             (Step::Ship { delta }, StepResult::Bytes { bytes }) => {
                 self.latest = Some(*delta);
-                self.resync = None;
+                self.resync = self.work.as_mut().and_then(|work| work.failure.take());
                 self.statistics.sent_bytes += bytes;
                 self.statistics.last_cycle_bytes = *bytes;
             }
