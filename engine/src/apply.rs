@@ -481,7 +481,7 @@ impl Relationship {
     fn turn_failed(&mut self, ctx: Context, step: &Step, failure: StepFailure, effects: &mut Vec<Effect>) {
         let reason = failure.reason().to_owned();
         match failure {
-            StepFailure::Cancelled | StepFailure::Superseded => self.give_up_turn(ctx, effects),
+            StepFailure::Cancelled => self.give_up_turn(ctx, effects),
             _ if self.waiting.is_some() || !self.token.is_held() => self.give_up_turn(ctx, effects),
             StepFailure::Busy(_) => self.try_soon(ctx, BUSY_WAIT_MS, reason),
             StepFailure::ResyncNeeded(_) => {
@@ -495,7 +495,8 @@ impl Relationship {
                 self.retry.later(ctx.now_ms + i64::from(self.settings.interval_s) * 1000, reason);
                 self.give_up_turn(ctx, effects);
             }
-            _ if matches!(step, Step::Cut { .. }) => {
+            // Superseded, yet it still holds: the peer cannot take deltas as it stands.
+            _ if matches!(step, Step::Cut { .. }) || failure == StepFailure::Superseded => {
                 self.statistics.cycles_failed += 1;
                 self.retry.failed(ctx.now_ms, reason);
                 self.give_up_turn(ctx, effects);
