@@ -140,7 +140,8 @@ impl Relationship {
                 }
                 true
             }
-            (Operation::Feed { .. }, Replica, S::Recovered | S::Committed) => true,
+            (Operation::Yield, Replica, S::Recovered | S::Committed) => !self.may_run(),
+            (Operation::Feed { .. }, Replica, S::Recovered | S::Committed) => self.may_run(),
             (Operation::Feed { .. }, Primary, S::Replicating | S::WaitingForResynchronize | S::Critical) => {
                 self.may_run()
             }
@@ -318,6 +319,9 @@ impl Relationship {
             Step::Set(state) => self.state = state,
             Step::Become(mode) => {
                 self.mode = mode;
+                if mode == Mode::Primary && self.superseded.is_some() {
+                    self.state = S::Critical;
+                }
                 if mode == Mode::Replica {
                     self.superseded = None;
                     self.failed_over = None;
@@ -333,8 +337,12 @@ impl Relationship {
                 let generation = generation.clone();
                 self.hold(ctx, generation, FailoverType::Planned);
             }
-            Step::Release(to) if self.token.is_held() => {
-                self.token = Token::Released { to: self.ahead(to), withdrawing: None };
+            Step::Release(to) => {
+                // Superseded, there is nothing to release: only the own VM is given up.
+                if self.token.is_held() {
+                    self.token = Token::Released { to: self.ahead(to), withdrawing: None };
+                }
+                self.superseded = None;
                 self.failed_over = None;
                 self.wants_running = false;
             }

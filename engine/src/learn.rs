@@ -82,10 +82,10 @@ fn supersede(
     r.token = Token::Elsewhere { generation: theirs.generation.clone() };
     r.superseded =
         Some(Superseded { by: theirs.generation.clone(), at_ms: ctx.now_ms, was_running: running_here });
+    r.wants_running = false;
     effects.push(Effect::PauseVm);
     if r.mode == Mode::Primary {
         r.state = ReplicationState::Critical;
-        r.wants_running = false;
         if r.work.as_ref().is_some_and(|work| work.kind.is_turn()) {
             effects.push(Effect::CancelStep);
         }

@@ -370,6 +370,12 @@ pub fn plan(relationship: &Relationship, operation: &Operation, fresh: uuid::Uui
                 (S::SyncedReplicationComplete, Some(latest)) => {
                     vec![Step::Adopt { id: latest }, Step::Become(Mode::Replica), Step::Set(S::Replicating)]
                 }
+                // Failed over here, then taken over from there: what the VM wrote is kept as a point.
+                _ if r.mode == Mode::Replica => {
+                    let mut plan = vec![Step::DestroyVm, Step::RecordLists, Step::HidePoints, Step::Promote];
+                    plan.extend(become_replica(delta, S::WaitingForInitialReplication));
+                    plan
+                }
                 _ => become_replica(delta, S::WaitingForInitialReplication),
             };
             work(WorkKind::Yield, plan)
