@@ -439,7 +439,8 @@ impl Relationship {
         match failure {
             StepFailure::Busy(_) => self.try_soon(ctx, BUSY_WAIT_MS, reason),
             StepFailure::Recoverable(_) | StepFailure::Superseded
-                if undo(self, self.work.as_ref().expect("checked"), ctx.fresh).is_none() =>
+                if matches!(step, Step::AskYield)
+                    || undo(self, self.work.as_ref().expect("checked"), ctx.fresh).is_none() =>
             {
                 self.try_later(ctx, reason);
             }
