@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
 };
 
 #[derive(Parser)]
@@ -27,7 +27,10 @@ enum Task {
     /// Build the test guest's kernel and initramfs in target/guest
     Guest,
     /// Set up, then run all tests; arguments go to the test runner
-    Test { arguments: Vec<OsString> },
+    Test {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Set up, then show two hosts, one VM, a failover and the way home; arguments go to the demo
     Demo {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -44,18 +47,31 @@ enum Task {
     Ci,
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match carry_out(&Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(task: &Task) -> Result<()> {
+    match task {
         Task::Setup => prepare(),
         Task::Guest => guest::build(&root()),
-        Task::Test { arguments } => test(&arguments),
+        Task::Test { arguments } => test(arguments),
+        // Both drive the daemon's binary from outside, from beside their own.
         Task::Demo { arguments } => {
             prepare()?;
-            cargo(["run", "--quiet", "--package", "testkit", "--bin", "demo", "--"], &arguments)
+            cargo(["build", "--package", "relevo"], &[])?;
+            cargo(["run", "--quiet", "--package", "testkit", "--bin", "demo", "--"], arguments)
         }
         Task::Bench { arguments } => {
             prepare()?;
-            cargo(["run", "--quiet", "--release", "--package", "testkit", "--bin", "bench", "--"], &arguments)
+            cargo(["build", "--release", "--package", "relevo"], &[])?;
+            cargo(["run", "--quiet", "--release", "--package", "testkit", "--bin", "bench", "--"], arguments)
         }
         Task::Tidy => tidy::check(&root()),
         Task::Ci => {
