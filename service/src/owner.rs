@@ -367,8 +367,13 @@ impl Owner {
 
     async fn apply(&mut self, event: Event) {
         let before = self.record.clone();
+        let heard = matches!(event, Event::Heard(_));
         match self.record.apply(context(), event) {
             Ok(effects) => {
+                if heard && before.superseded.is_none() && self.record.superseded.is_some() {
+                    let running = self.is_running().await;
+                    self.record.superseded.iter_mut().for_each(|s| s.was_running = running);
+                }
                 if self.record != before {
                     self.persist();
                 }
@@ -659,6 +664,14 @@ impl Owner {
             && let Err(refusal) = self.record.may_be_asked(theirs, &operation)
         {
             return PeerResult::Refused { failure: refused(&self.record, &operation, &refusal) };
+        }
+        let turning = self.record.work.as_ref().is_some_and(|work| work.kind.is_turn());
+        if matches!(operation, Operation::Prepare { .. })
+            && turning
+            && self.record.state == ReplicationState::Resynchronizing
+        {
+            let message = format!("{} is still comparing", self.host.name);
+            return PeerResult::Refused { failure: Failure::new(ErrorKind::InUse, "busy", message) };
         }
         let kind = crate::jobs::work_kind(&operation);
         let running = self.record.work.as_ref().map(|work| work.kind);

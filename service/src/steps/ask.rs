@@ -73,7 +73,8 @@ fn link_failure(error: &LinkError) -> Failure {
 
 fn failed(failure: &Failure) -> StepFailure {
     match failure.kind {
-        ErrorKind::PeerUnreachable | ErrorKind::InUse => StepFailure::Recoverable(failure.message.clone()),
+        ErrorKind::InUse => StepFailure::Busy(failure.message.clone()),
+        ErrorKind::PeerUnreachable => StepFailure::Recoverable(failure.message.clone()),
         _ => StepFailure::Refused(failure.message.clone()),
     }
 }
