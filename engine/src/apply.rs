@@ -424,11 +424,15 @@ impl Relationship {
             return self.step_done(ctx, StepResult::Plain, effects);
         }
         let reason = failure.reason().to_owned();
-        if work.kind.is_turn() {
+        let is_turn = work.kind.is_turn();
+        if matches!(failure, StepFailure::ResyncNeeded(_)) {
+            self.resync = Some(reason.clone());
+        }
+        if is_turn {
             self.turn_failed(ctx, &step, failure, effects);
             return;
         }
-        if work.kind == WorkKind::Flatten {
+        if self.work.as_ref().is_some_and(|work| work.kind == WorkKind::Flatten) {
             // Begun again when it is due; nothing of it has to be taken back.
             self.work = None;
             if self.waiting.is_none() {
@@ -495,7 +499,6 @@ impl Relationship {
             StepFailure::Busy(_) => self.try_soon(ctx, BUSY_WAIT_MS, reason),
             StepFailure::ResyncNeeded(_) => {
                 self.statistics.cycles_failed += 1;
-                self.resync = Some(reason);
                 self.give_up_turn(ctx, effects);
             }
             StepFailure::NoSpace(_) => {

@@ -63,7 +63,11 @@ impl World {
                 (Mode::Replica, S::Committed, Token::Held { .. }) => Operation::Reverse,
                 (
                     Mode::Replica,
-                    S::Replicating | S::FailbackInProgress | S::FailbackComplete | S::Critical,
+                    S::WaitingForInitialReplication
+                    | S::Replicating
+                    | S::FailbackInProgress
+                    | S::FailbackComplete
+                    | S::Critical,
                     Token::Offered { .. },
                 ) => Operation::Failover { point: r.latest?, start: true },
                 (Mode::Replica, S::FailbackComplete, _) if either => {
