@@ -1,0 +1,113 @@
+//! What the tests on two real hosts share: a pair of hosts and a guest with the write oracle.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use anyhow::{Context, Result, ensure};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+use testkit::{
+    GuestSpec, domain_xml,
+    oracle::{self, Ack, Verdict},
+    pair::{Host, Pair},
+    poll_for,
+};
+
+pub const VM: &str = "guest";
+/// Generous: software emulation on two shared cores.
+pub const BOUND: Duration = Duration::from_secs(240);
+
+pub fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_relevo"))
+}
+
+/// A qcow2 of this virtual size.
+pub fn image(path: &Path, format: &str, size_bytes: u64) -> Result<()> {
+    let made =
+        Command::new("qemu-img").args(["create", "-q", "-f", format]).arg(path).arg(size_bytes.to_string()).status()?;
+    ensure!(made.success(), "qemu-img create failed");
+    Ok(())
+}
+
+/// Two hosts; a guest with two disks runs on the first and writes.
+pub struct Stage {
+    pub pair: Pair,
+    pub serial: PathBuf,
+}
+
+impl Stage {
+    pub fn new(disks_bytes: &[u64]) -> Result<Self> {
+        let pair = Pair::start(binary())?;
+        let mut disks = vec![];
+        for (index, size) in disks_bytes.iter().enumerate() {
+            let path = pair.root.join(format!("a/disk-{index}.qcow2"));
+            image(&path, "qcow2", *size)?;
+            disks.push((path, "qcow2"));
+        }
+        let serial = pair.root.join("serial.log");
+        let spec = GuestSpec::new(VM, &disks, &serial);
+        Self::with(pair, &spec)
+    }
+
+    /// Defines and starts the guest on host a, and waits until it writes.
+    pub fn with(pair: Pair, spec: &GuestSpec) -> Result<Self> {
+        let xml = pair.root.join("guest.xml");
+        fs::write(&xml, domain_xml(spec)?)?;
+        pair.a.run(&["vm", "define", &xml.to_string_lossy()])?;
+        pair.a.run(&["vm", "start", VM])?;
+        let stage = Self { pair, serial: spec.serial.clone() };
+        stage.wait_for_acks(10)?;
+        Ok(stage)
+    }
+
+    pub fn protect(&self) -> Result<()> {
+        let every = ["--interval", "1", "--history", "4", "--history-every", "2s"];
+        let args: Vec<&str> = ["protect", VM, "--to", "b.example"].into_iter().chain(every).collect();
+        self.pair.a.run(&args)?;
+        Ok(())
+    }
+
+    pub fn wait_for_acks(&self, more: u64) -> Result<()> {
+        let from = oracle::read_log(&self.serial)?.acks;
+        poll_for(BOUND, || (oracle::read_log(&self.serial).ok()?.acks >= from + more).then_some(()))
+            .with_context(|| format!("the guest does not write; see {}", self.serial.display()))
+    }
+
+    pub fn last_ack(&self) -> Result<Option<Ack>> {
+        Ok(oracle::last_ack(&self.serial)?)
+    }
+
+    /// Checks every point of a host's replica that was received as layers; the number checked and the newest
+    /// one's verdict. Points that merge away while they are read are passed over.
+    pub fn check_points(&self, host: &Host) -> Result<(usize, Verdict)> {
+        let (mut newest, mut checked) = (None, 0);
+        for point in host.points(VM)? {
+            let id = point["point"].as_str().context("a point has an id")?;
+            let Ok(images) = host.point_images(VM, id) else { continue };
+            match oracle::check(&images) {
+                Ok(verdict) => newest = Some(verdict),
+                Err(violation) => {
+                    let still_there = host.points(VM)?.iter().any(|p| p["point"] == point["point"]);
+                    if still_there {
+                        return Err(violation).with_context(|| format!("point {id}"));
+                    }
+                    continue;
+                }
+            }
+            checked += 1;
+        }
+        Ok((checked, newest.context("no point could be checked")?))
+    }
+
+    /// The newest point holds what was acknowledged before two more cycles of the host that sends.
+    pub fn check_newest(&self, from: &Host, to: &Host) -> Result<Verdict> {
+        let before = self.last_ack()?;
+        from.wait_cycles(VM, 2, BOUND)?;
+        let (_, verdict) = self.check_points(to)?;
+        verdict.at_least(before)?;
+        Ok(verdict)
+    }
+}
