@@ -119,6 +119,34 @@ pub fn remove_managed_parts(xml: &str) -> Result<String> {
     })
 }
 
+/// Plugs cards that were in a network, bridge or device named on the left into the libvirt network on the
+/// right; the others stay as they are.
+pub fn rename_networks(xml: &str, names: &BTreeMap<String, String>) -> Result<String> {
+    edit(xml, |root| {
+        let Some(devices) = root.get_mut_child("devices") else { return };
+        let devices = devices.children.iter_mut().filter_map(XMLNode::as_mut_element);
+        for interface in devices.filter(|device| device.name == "interface") {
+            let source = interface.get_child("source");
+            let was =
+                source.and_then(|s| ["network", "bridge", "dev"].iter().find_map(|name| attribute(s, name)));
+            let Some(network) = was.and_then(|was| names.get(was)).cloned() else { continue };
+            drop_children(interface, &["source", "virtualport", "vlan"]);
+            interface.attributes.insert("type".into(), "network".into());
+            child_mut(interface, "source").attributes.insert("network".into(), network);
+        }
+    })
+}
+
+/// Points a domain with UEFI variables at the file that holds them; one without stays without.
+pub fn set_nvram(xml: &str, path: &Path) -> Result<String> {
+    edit(xml, |root| {
+        if let Some(nvram) = root.get_mut_child("os").and_then(|os| os.get_mut_child("nvram")) {
+            nvram.attributes.remove("type");
+            nvram.children = vec![XMLNode::Text(path.to_string_lossy().into_owned())];
+        }
+    })
+}
+
 /// The definition of a second machine that can run beside the first, on any host: its own name, UUID,
 /// generation id, MACs and NVRAM, cards as chosen, and nothing that belongs to one machine at a time
 /// (passed-through devices, shared folders, fixed ports and sockets). Its disks are still the first one's:
