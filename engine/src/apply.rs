@@ -584,16 +584,22 @@ impl Relationship {
             }
             return;
         }
-        if self.mode != Mode::Primary || self.retry.is_waiting(ctx.now_ms) {
+        if self.retry.is_waiting(ctx.now_ms) {
             return;
         }
         let delta = DeltaId(ctx.fresh);
         let work = match (&self.token, self.state) {
-            (Token::Offered { .. }, _) => {
+            // The other host reverted. What ran here, be it on an overlay, goes on.
+            (Token::Offered { .. }, _) if self.mode == Mode::Primary || self.failed_over.is_some() => {
                 self.wants_running = self.superseded.as_ref().is_some_and(|s| s.was_running);
-                let plan = vec![Step::Take, Step::DefineOwn, Step::ResumeVm, Step::Set(S::Replicating)];
+                let (define, state) = match self.mode {
+                    Mode::Primary => (Step::DefineOwn, S::Replicating),
+                    _ => (Step::DefineOverlay, self.state),
+                };
+                let plan = vec![Step::Take, define, Step::ResumeVm, Step::Set(state)];
                 Work::new(WorkKind::TakeBack, self.state, plan)
             }
+            _ if self.mode != Mode::Primary => return,
             (Token::Held { .. }, S::Replicating) if self.resync.is_some() => {
                 self.state = S::Resynchronizing;
                 plan::turn(WorkKind::Resync, S::Resynchronizing, delta, self.peer_latest.or(self.latest))
