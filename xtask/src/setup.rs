@@ -34,21 +34,27 @@ pub fn install() -> Result<()> {
         println!("missing: {package} ({need})");
     }
     let names: Vec<&str> = missing.iter().map(|(package, _)| *package).collect();
-    let by_hand = format!("apt-get install --no-install-recommends {}", names.join(" "));
+    let by_hand = || format!("apt-get {}", install_arguments(&names).join(" "));
     if !is_debian_12(&fs::read_to_string("/etc/os-release").unwrap_or_default()) {
-        bail!("this is not Debian 12: install these yourself; there it would be\n  {by_hand}");
+        bail!("this is not Debian 12: install these yourself; there it would be\n  {}", by_hand());
     }
     if become_root().is_none() {
-        bail!("this needs root, and sudo asks for a password; run\n  {by_hand}");
+        bail!("this needs root, and sudo asks for a password; run\n  {}", by_hand());
     }
     update_lists()?;
-    let utils = qemu_utils_of_this_release()?;
-    let mut arguments = vec!["install", "-q", "-y", "--no-install-recommends", "--allow-downgrades"];
+    let arguments = install_arguments(&names);
+    apt(&[&["-q", "-y"], &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat())
+}
+
+/// What apt-get is told, with the QEMU tools held to the release that QEMU itself would come from.
+fn install_arguments(names: &[&str]) -> Vec<String> {
+    let mut arguments = vec!["install", "--no-install-recommends", "--allow-downgrades"];
     arguments.extend(names.iter().filter(|name| **name != QEMU_UTILS));
+    let mut arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
     if names.contains(&"qemu-system-x86") || names.contains(&QEMU_UTILS) {
-        arguments.push(&utils);
+        arguments.push(qemu_utils_of_this_release().unwrap_or_else(|| QEMU_UTILS.to_owned()));
     }
-    apt(&arguments)
+    arguments
 }
 
 /// Asks the mirrors for their package lists: old ones name versions that the mirrors no longer have.
@@ -83,11 +89,11 @@ fn become_root() -> Option<Vec<&'static str>> {
 }
 
 /// `qemu-utils=VERSION` with the version that belongs to the QEMU that apt would install. A version holds
-/// whether the mirror calls the release by its name or by its age (bookworm, oldstable).
-fn qemu_utils_of_this_release() -> Result<String> {
-    let policy = output(Command::new("apt-cache").args(["policy", "qemu-system-x86"]))?;
-    let version = candidate(&policy).context("apt knows no qemu-system-x86; check /etc/apt/sources.list")?;
-    Ok(format!("{QEMU_UTILS}={version}"))
+/// whether the mirror calls the release by its name or by its age (bookworm, oldstable). `None` while apt
+/// has no lists.
+fn qemu_utils_of_this_release() -> Option<String> {
+    let policy = output(Command::new("apt-cache").args(["policy", "qemu-system-x86"])).ok()?;
+    candidate(&policy).map(|version| format!("{QEMU_UTILS}={version}"))
 }
 
 fn candidate(policy: &str) -> Option<&str> {
