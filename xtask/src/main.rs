@@ -1,7 +1,9 @@
 //! The only automation language of this repository: `cargo xtask COMMAND`. Builds with a Rust toolchain
 //! alone, before libvirt's headers are there, so that `setup` can bring them.
 
+mod account;
 mod guest;
+mod runner;
 mod setup;
 mod tidy;
 
@@ -86,6 +88,7 @@ fn carry_out(task: &Task) -> Result<()> {
 
 fn prepare() -> Result<()> {
     setup::install()?;
+    account::ensure()?;
     guest::build(&root())
 }
 
@@ -96,7 +99,7 @@ fn test(arguments: &[OsString]) -> Result<()> {
     if nextest.is_ok_and(|output| output.status.success()) {
         cargo(["nextest", "run", "--workspace"], arguments)
     } else {
-        cargo(["test", "--workspace"], arguments)
+        runner::run(arguments)
     }
 }
 

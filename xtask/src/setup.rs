@@ -80,7 +80,7 @@ fn is_debian_12(os_release: &str) -> bool {
 }
 
 /// What to put before a command so that it runs as root; `None` where it cannot.
-fn become_root() -> Option<Vec<&'static str>> {
+pub fn become_root() -> Option<Vec<&'static str>> {
     let prints_zero = |command: &mut Command| output(command).is_ok_and(|out| out.trim() == "0");
     if prints_zero(Command::new("id").arg("-u")) {
         return Some(vec![]);
