@@ -113,7 +113,15 @@ impl Relationship {
             (Operation::Prepare { .. }, Primary, S::Replicating) => true,
             (Operation::PlannedFailover { .. }, Replica, S::Replicating) => true,
             (Operation::CancelPrepare, Primary, S::SyncedReplicationComplete) => true,
-            (Operation::Revert | Operation::Commit, Replica, S::Recovered) => true,
+            (Operation::Revert, Replica, S::Recovered) => true,
+            (Operation::Commit | Operation::Reverse, Replica, S::Recovered | S::Committed)
+                if !self.may_run() =>
+            {
+                return Err(Refusal::Because(
+                    "the other host took this VM over: revert here, or reverse there",
+                ));
+            }
+            (Operation::Commit, Replica, S::Recovered) => true,
             (Operation::Reverse, Replica, S::Recovered) if !self.is_planned_failover() => {
                 return Err(Refusal::Because("an unplanned failover is committed before it is reversed"));
             }

@@ -489,6 +489,13 @@ pub fn overtaken(relationship: &Relationship) -> Option<(Vec<Step>, &'static str
         (WorkKind::CancelPrepare, Step::TellWithdraw { .. } | Step::Reclaim(_), _) => {
             Some((vec![Step::Set(work.before)], TAKEN))
         }
+        (_, Step::AskYield, _) => {
+            let state = match work.before {
+                ReplicationState::Committed => ReplicationState::Committed,
+                _ => ReplicationState::Recovered,
+            };
+            Some((vec![Step::Set(state)], TAKEN))
+        }
         (WorkKind::Failback, Step::AskFeed { .. }, Token::Offered { .. }) => {
             Some((vec![], "the other host gave the VM back: fail over here"))
         }

@@ -9,11 +9,11 @@ mod sim;
 
 use engine::Event;
 use rand::Rng;
-use sim::world::{A, B, Check, Faults, World};
+use sim::world::{A, Check, Faults, World};
 use std::collections::BTreeMap;
 
 const STEPS: u64 = 300_000;
-const STEPS_PER_WORLD: u64 = 600;
+const STEPS_PER_WORLD: u64 = 2000;
 
 fn random_action(world: &mut World) -> Check {
     let host = world.rng.random_range(0..2);
@@ -87,7 +87,7 @@ fn the_rules_hold_whatever_happens() {
     let steps = number("RELEVO_SIM_STEPS").unwrap_or(STEPS);
     let first = number("RELEVO_SIM_SEED");
     let seeds = first.map_or(0..steps.div_ceil(STEPS_PER_WORLD), |seed| seed..seed + 1);
-    let (mut crashes, mut worlds) = (BTreeMap::new(), 0);
+    let (mut crashes, mut ended, mut worlds) = (BTreeMap::new(), BTreeMap::new(), 0);
     for seed in seeds {
         let mut world = World::new(seed);
         if let Err(broken) =
@@ -96,13 +96,22 @@ fn the_rules_hold_whatever_happens() {
             panic!("RELEVO_SIM_SEED={seed}: {broken}\n{}", world.dump());
         }
         worlds += 1;
+        for (work, count) in world.ended {
+            *ended.entry(work).or_insert(0) += count;
+        }
         for (point, count) in world.crashes {
             *crashes.entry(point).or_insert(0) += count;
         }
     }
-    println!("{worlds} worlds; crashes:");
+    println!("{worlds} worlds; work that ended:");
+    for ((work, well), count) in &ended {
+        println!(
+            "{count:8}  {work}, {}",
+            if *well { "well" } else { "with a failure or followed by other work" }
+        );
+    }
+    println!("crashes:");
     for ((work, step, between), count) in crashes {
         println!("{count:6}  {work} / {step}, {between}");
     }
-    let _ = B;
 }

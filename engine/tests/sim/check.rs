@@ -57,6 +57,12 @@ impl World {
 
     /// What may change from one record to the next.
     pub fn check_transition(&mut self, host: usize, before: &Relationship, after: &Relationship) -> Check {
+        if let Some(work) =
+            before.work.as_ref().filter(|work| after.work.as_ref().is_none_or(|now| now.kind != work.kind))
+        {
+            let well = after.work.is_none() && work.failure.is_none();
+            *self.ended.entry((work.kind.name(), well)).or_default() += 1;
+        }
         let (old, new) = (before.token.generation(), after.token.generation());
         if new.number < old.number {
             return Err(format!("rule 1: {} goes back from {old} to {new}", after.host));

@@ -9,7 +9,21 @@ use rand::{Rng, seq::IndexedRandom};
 const ROUNDS_MAX: usize = 60;
 
 impl World {
+    /// Mostly something that is possible now: refusals are quickly had.
     pub fn any_operation(&mut self, host: usize) -> Operation {
+        for _ in 0..12 {
+            let operation = self.draw_operation(host);
+            let possible = self.hosts[host].record.permit(&operation).is_ok();
+            let usual =
+                !matches!(operation, Operation::Suspend | Operation::Resynchronize | Operation::Resume);
+            if possible && usual {
+                return operation;
+            }
+        }
+        self.draw_operation(host)
+    }
+
+    fn draw_operation(&mut self, host: usize) -> Operation {
         let points: Vec<DeltaId> = self.hosts[host].reality.points.iter().map(|point| point.delta).collect();
         let chosen = points.choose(&mut self.rng).copied();
         let point = chosen.unwrap_or(DeltaId(uuid::Uuid::nil()));

@@ -86,12 +86,6 @@ impl Reality {
         self.domain.as_ref().is_some_and(|domain| domain.running && !domain.paused)
     }
 
-    /// The content that the guest sees, or would see.
-    pub fn guest_content(&self) -> Option<Content> {
-        let on_overlay = self.domain.as_ref().is_some_and(|domain| domain.on_overlay);
-        if on_overlay { self.overlay.as_ref().map(|overlay| overlay.content) } else { self.disk }
-    }
-
     pub fn guest_writes(&mut self, cluster: usize, value: u32) {
         if self.domain.as_ref().is_some_and(|domain| domain.on_overlay) {
             let overlay = self.overlay.as_mut().expect("the domain stands on it");

@@ -6,7 +6,7 @@ use super::{
 };
 use engine::{
     Context, OfferAnswer, Operation, Refusal, Relationship, Settings, Standing, Step, StepFailure,
-    StepResult, Token, WorkKind,
+    StepResult, Token,
 };
 use model::{DeltaId, Generation, VmId};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -100,7 +100,8 @@ pub struct World {
     /// What the guest's disk held when its right was last handed over in a planned failover.
     pub handed_over: Option<(Uuid, Content)>,
     pub crashes: BTreeMap<CrashPoint, u64>,
-    pub ended: BTreeMap<&'static str, u64>,
+    /// Work that ended, and how.
+    pub ended: BTreeMap<(&'static str, bool), u64>,
     pub trace: VecDeque<String>,
     requests: u64,
     values: u32,
@@ -251,9 +252,4 @@ pub fn summary(r: &Relationship) -> String {
         r.failed_over,
         r.retry,
     )
-}
-
-/// Does this work take the right to run without asking.
-pub fn claims(kind: WorkKind) -> bool {
-    kind == WorkKind::Failover
 }
