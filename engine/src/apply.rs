@@ -114,6 +114,12 @@ impl Relationship {
             (Operation::PlannedFailover { .. }, Replica, S::Replicating) => true,
             (Operation::CancelPrepare, Primary, S::SyncedReplicationComplete) => true,
             (Operation::Revert, Replica, S::Recovered) => true,
+            (Operation::Revert, Replica, S::Committed) => self.superseded.is_some(),
+            (Operation::Commit | Operation::Reverse, Replica, S::Recovered | S::Committed)
+                if self.may_run() && self.superseded.is_some() =>
+            {
+                return Err(Refusal::Because("both hosts took this VM over: revert on one of them"));
+            }
             (Operation::Commit | Operation::Reverse, Replica, S::Recovered | S::Committed)
                 if !self.may_run() =>
             {
@@ -404,6 +410,10 @@ impl Relationship {
             (Step::AskYield, StepResult::Yielded { base }) => {
                 let base = *base;
                 self.peer_has(base);
+            }
+            // The later points are gone. (In a reverse, `latest` is the peer's state already.)
+            (Step::HidePoints, _) if kind == WorkKind::Commit => {
+                self.latest = self.failed_over.as_ref().map(|f| f.point).or(self.latest);
             }
             (Step::Adopt { id }, _) => self.latest = Some(*id),
             (Step::Flatten { .. }, _) => self.failed_over = None,

@@ -45,6 +45,7 @@ fn newer(
         // They gave it to us. If we still hold an older one (they took over behind our back and reverted),
         // it simply goes on; otherwise it waits to be taken.
         (TokenKind::Released, Token::Held { .. }) if ours => {
+            r.superseded = None;
             r.token = Token::Held { generation, acknowledged: false };
         }
         (TokenKind::Released, _) if ours => r.token = Token::Offered { generation },
@@ -59,7 +60,10 @@ fn newer(
 fn conflict(r: &mut Relationship, ctx: Context, theirs: &Standing, running_here: bool) {
     match (&r.token, theirs.token) {
         (Token::Held { .. }, TokenKind::Held) => {
-            r.state = ReplicationState::Critical;
+            // A failed-over replica keeps its state: from there it can be reverted.
+            if r.mode == Mode::Primary {
+                r.state = ReplicationState::Critical;
+            }
             r.superseded = Some(Superseded {
                 by: theirs.generation.clone(),
                 at_ms: ctx.now_ms,

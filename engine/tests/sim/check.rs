@@ -39,6 +39,8 @@ impl World {
         if both_hold {
             let (ours, theirs) = (a.record.token.generation(), b.record.token.generation());
             let newer = match ours.against(theirs) {
+                // Two operators, two claims: one of them has to revert.
+                Precedence::Conflict if self.claimed.contains(&ours.nonce) => theirs,
                 Precedence::Theirs => theirs,
                 Precedence::Ours => ours,
                 Precedence::Same | Precedence::Conflict => {

@@ -64,6 +64,15 @@ impl World {
                 (Mode::Primary, S::SyncedReplicationComplete, Token::Released { .. }) if either => {
                     Operation::CancelPrepare
                 }
+                (Mode::Replica, S::Recovered | S::Committed, Token::Held { .. })
+                    if r.superseded.is_some() =>
+                {
+                    if host == A {
+                        Operation::Revert
+                    } else {
+                        continue;
+                    }
+                }
                 (Mode::Replica, S::Recovered, Token::Held { .. }) if self.is_planned(host) => {
                     Operation::Reverse
                 }
