@@ -98,7 +98,8 @@ impl Store {
             data_clusters += u64::from(entry?.1 != ZERO_CLUSTER);
         }
         let folder = self.disk_folder(disk.disk);
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(LayersError::io(&folder))?;
+        // QEMU runs as a user of its own and passes through to the images that libvirt gave it.
+        DirBuilder::new().recursive(true).mode(0o711).create(&folder).map_err(LayersError::io(&folder))?;
         let (partial, path) =
             (folder.join(format!("{delta}.sums.partial")), self.sums_path(disk.disk, delta));
         fs::copy(&disk.sums, &partial).map_err(LayersError::io(&partial))?;

@@ -259,7 +259,8 @@ impl Store {
         durable: u64,
     ) -> Result<DiskWriter> {
         let folder = self.disk_folder(disk.disk);
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(LayersError::io(&folder))?;
+        // QEMU runs as a user of its own and passes through to the images that libvirt gave it.
+        DirBuilder::new().recursive(true).mode(0o711).create(&folder).map_err(LayersError::io(&folder))?;
         let backing = base.map(|base| {
             let name = base.path.to_str().ok_or(LayersError::Damaged {
                 path: base.path.clone(),

@@ -21,8 +21,13 @@ use transport::{Client, ClientOptions, PeerAddress, Server, Tls, TlsIdentity};
 /// How long the steps that are under way may take to stop.
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
 
+/// Files are nobody else's; folders may be passed through, because QEMU, which runs as a user of its own,
+/// opens the images in them that libvirt gave it.
+const UMASK: u32 = 0o066;
+
 /// Runs until SIGTERM or SIGINT.
 pub fn run(root: Option<PathBuf>) -> Result<(), Failure> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(2)
@@ -65,8 +70,8 @@ async fn serve(dirs: &Dirs) -> Result<(), Failure> {
 
 fn make_folders(dirs: &Dirs) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt;
-    for folder in [&dirs.state, &dirs.certs] {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+    for (folder, mode) in [(&dirs.state, 0o711), (&dirs.certs, 0o700)] {
+        std::fs::DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(|error| {
             Failure::new(ErrorKind::Failed, "folder", format!("cannot make {}: {error}", folder.display()))
         })?;
     }
