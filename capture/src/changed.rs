@@ -20,7 +20,7 @@ impl Capture {
         match self.changed_by_tracking(&journal, base) {
             Ok(disks) => return Ok(Changed { disks, source: ChangedSource::Tracking }),
             Err(CaptureError::NotTracked { why, .. }) => {
-                tracing::info!(vm = %self.vm, why, "reading the disks")
+                tracing::info!(vm = %self.vm, why, "reading the disks");
             }
             Err(error) => return Err(error),
         }

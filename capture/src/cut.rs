@@ -49,7 +49,7 @@ impl Capture {
         if let Cut::Compare { candidates: Some(candidates), .. } = &how {
             self.save_candidates(delta, candidates)?;
         }
-        let result = self.make(&mut journal, turn, consistency);
+        let result = self.make(&mut journal, turn, consistency, &domain);
         match result {
             Err(error) if !matches!(error, CaptureError::Stopped { .. }) => {
                 if journal.turn.is_some() {
@@ -62,7 +62,13 @@ impl Capture {
         }
     }
 
-    fn make(&self, journal: &mut Journal, turn: Turn, consistency: Consistency) -> Result<Prepared> {
+    fn make(
+        &self,
+        journal: &mut Journal,
+        turn: Turn,
+        consistency: Consistency,
+        domain: &DomainInfo,
+    ) -> Result<Prepared> {
         let live = self.is_live()?;
         let spools_live = turn.kind == Kind::Incremental && turn.tracking == Tracking::Bitmap && live;
         let dirty_bytes = if spools_live { self.require_live_room(&turn)? } else { 0 };
@@ -80,7 +86,7 @@ impl Capture {
             (Tracking::RollingOverlay, _, false) => self.roll_offline(&turn)?,
         };
         self.fault.at("cut")?;
-        let prepared = self.prepare(journal, &turn, moment)?;
+        let prepared = self.prepare(journal, &turn, moment, domain)?;
         let mut ready = turn;
         ready.stage = if ready.kind == Kind::Incremental { Stage::Read } else { Stage::Ready };
         ready.prepared = Some(Prepared { small_files: vec![], ..prepared.clone() });
@@ -212,7 +218,13 @@ impl Capture {
     }
 
     /// Everything that the answer needs, durable in the turn's folder.
-    fn prepare(&self, journal: &Journal, turn: &Turn, moment: Moment) -> Result<Prepared> {
+    fn prepare(
+        &self,
+        journal: &Journal,
+        turn: &Turn,
+        moment: Moment,
+        domain: &DomainInfo,
+    ) -> Result<Prepared> {
         let mut disks = vec![];
         let mut bytes = (turn.kind == Kind::Incremental).then_some(0);
         let mut touched = 0;
@@ -235,7 +247,7 @@ impl Capture {
             let why = format!("{} bytes were dirty, the spool holds {touched} clusters", moment.dirty_bytes);
             return Err(CaptureError::BackupFailed { delta: turn.delta, why });
         }
-        let small_files = self.save_small_files(turn.delta)?;
+        let small_files = self.save_small_files(turn.delta, domain)?;
         let folder = self.turn_folder(turn.delta);
         durable::sync_parent(&folder.join("x")).map_err(file_error("sync", &folder))?;
         durable::sync_parent(&folder).map_err(file_error("sync", &folder))?;
@@ -291,15 +303,14 @@ impl Capture {
     }
 
     /// Copies NVRAM and TPM state into the turn's folder.
-    fn save_small_files(&self, delta: DeltaId) -> Result<Vec<(String, Vec<u8>)>> {
-        let domain = self.domain()?;
+    fn save_small_files(&self, delta: DeltaId, domain: &DomainInfo) -> Result<Vec<(String, Vec<u8>)>> {
         let mut files = vec![];
-        if let Some(path) = domain.nvram.filter(|path| path.exists()) {
-            files.push(("nvram".to_owned(), fs::read(&path).map_err(file_error("read", &path))?));
+        if let Some(path) = domain.nvram.as_ref().filter(|path| path.exists()) {
+            files.push(("nvram".to_owned(), fs::read(path).map_err(file_error("read", path))?));
         }
-        if let Some(folder) = domain.tpm.and_then(|tpm| tpm.state).filter(|folder| folder.exists()) {
-            for entry in fs::read_dir(&folder).map_err(file_error("list", &folder))? {
-                let path = entry.map_err(file_error("list", &folder))?.path();
+        if let Some(folder) = domain.tpm.as_ref().and_then(|tpm| tpm.state.as_ref()).filter(|f| f.exists()) {
+            for entry in fs::read_dir(folder).map_err(file_error("list", folder))? {
+                let path = entry.map_err(file_error("list", folder))?.path();
                 if !path.is_file() || path.extension().is_some_and(|e| e == "lock") || name(&path) == ".lock"
                 {
                     continue;

@@ -10,10 +10,13 @@ use crate::{
 };
 use hypervisor::image as images;
 use model::{
-    ClusterSet, DeltaId, Digest, durable,
+    ClusterHash, ClusterSet, DeltaId, Digest, durable,
     sums::{SumsReader, SumsWriter},
 };
 use std::{collections::VecDeque, fs, io};
+
+/// Hashes written to a digest at once.
+const HASHES_AT_ONCE: usize = 4096;
 
 impl Capture {
     /// The delta's chunks from the start. `peer` is needed where `needs_peer_hashes` says so. The delta can
@@ -150,9 +153,17 @@ impl Capture {
                 if digest.size_bytes() != disk.size_bytes {
                     digest.resize(disk.size_bytes)?;
                 }
-                let sums = SumsReader::open(&self.sums_path(turn.delta, disk.disk))?;
-                let entries: Result<Vec<_>, _> = sums.collect();
-                Ok(digest.apply(entries?.into_iter(), turn.delta)?)
+                let mut sums = SumsReader::open(&self.sums_path(turn.delta, disk.disk))?.peekable();
+                while let Some((first, hash)) = sums.next().transpose()? {
+                    let mut hashes = vec![hash];
+                    let follows = |entry: &Result<(u32, ClusterHash), _>, count: usize| matches!(entry, Ok((cluster, _)) if (*cluster - first) as usize == count);
+                    while hashes.len() < HASHES_AT_ONCE {
+                        let Some(entry) = sums.next_if(|entry| follows(entry, hashes.len())) else { break };
+                        hashes.push(entry?.1);
+                    }
+                    digest.write(first, &hashes)?;
+                }
+                Ok(digest.set_state(Some(turn.delta))?)
             }
         }
     }

@@ -49,7 +49,7 @@ impl Capture {
             spool::remove(target)?;
             tools::create_empty(target, self.info(&self.domain()?, disk)?.size_bytes)?;
         }
-        let mut daemon = StorageDaemon::start(&self.nodes(targets))?;
+        let mut daemon = StorageDaemon::start(&self.nodes(targets), &self.storage_daemon_pid_path())?;
         let dirty_bytes = self.dirty_bytes(&mut daemon, base)?;
         spool::require_room(&self.spool_folder(), dirty_bytes, self.limits)?;
         let mut actions = vec![];

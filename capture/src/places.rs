@@ -73,6 +73,10 @@ impl Capture {
         folder.join(format!("relevo-{attempt}-{}.qcow2", disk.disk))
     }
 
+    pub(crate) fn storage_daemon_pid_path(&self) -> PathBuf {
+        self.state_folder().join("storage-daemon.pid")
+    }
+
     pub(crate) fn journal_path(&self) -> PathBuf {
         self.state_folder().join("journal.json")
     }

@@ -165,10 +165,10 @@ impl Scan {
         } else {
             self.image.read(first, count, self.size_bytes)?
         };
-        if let Record::Digest(digest) = &mut self.record {
-            if hashes.iter().any(|hash| *hash != ZERO_CLUSTER) {
-                digest.write(first, &hashes)?;
-            }
+        if let Record::Digest(digest) = &mut self.record
+            && hashes.iter().any(|hash| *hash != ZERO_CLUSTER)
+        {
+            digest.write(first, &hashes)?;
         }
         if !any_wanted {
             return Ok(true);
@@ -245,24 +245,18 @@ impl Scan {
 
 /// Appends a cluster to the queue, to its last chunk where it continues that.
 fn append(queue: &mut VecDeque<Chunk>, chunk: Chunk) {
-    if let Some(last) = queue.back_mut() {
-        if last.disk == chunk.disk && last.cluster + last.count() == chunk.cluster {
-            match (&mut last.content, &chunk.content) {
-                (ChunkContent::Zero { count }, ChunkContent::Zero { count: more }) => {
-                    *count += more;
-                    return;
-                }
-                (
-                    ChunkContent::Data { bytes, hashes },
-                    ChunkContent::Data { bytes: more_bytes, hashes: more },
-                ) if hashes.len() < RUN_CLUSTERS as usize => {
-                    bytes.extend_from_slice(more_bytes);
-                    hashes.extend_from_slice(more);
-                    return;
-                }
-                _ => {}
-            }
+    let continued = queue
+        .back_mut()
+        .filter(|last| last.disk == chunk.disk && last.cluster + last.count() == chunk.cluster);
+    match (continued.map(|last| &mut last.content), &chunk.content) {
+        (Some(ChunkContent::Zero { count }), ChunkContent::Zero { count: more }) => *count += more,
+        (
+            Some(ChunkContent::Data { bytes, hashes }),
+            ChunkContent::Data { bytes: more_bytes, hashes: more },
+        ) if hashes.len() < RUN_CLUSTERS as usize => {
+            bytes.extend_from_slice(more_bytes);
+            hashes.extend_from_slice(more);
         }
+        _ => queue.push_back(chunk),
     }
-    queue.push_back(chunk);
 }

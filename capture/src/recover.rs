@@ -7,6 +7,7 @@ use crate::{
     journal::{Journal, Stage, Turn},
     live::describe,
     places::{CHECKPOINT_PREFIX, checkpoint_name},
+    qsd,
 };
 use hypervisor::{checkpoint_record, image as images};
 use model::{DeltaId, Digest};
@@ -15,12 +16,14 @@ impl Capture {
     /// After the daemon's or the VM's restart. `acknowledged`: the latest delta that the peer has on disk.
     pub fn recover(&self, acknowledged: Option<DeltaId>) -> Result<Recovered> {
         self.make_folders()?;
+        qsd::end_orphan(&self.storage_daemon_pid_path())?;
         let mut journal = self.journal()?;
-        if let Some(turn) = journal.turn.clone() {
-            if turn.stage == Stage::Read && acknowledged == Some(turn.delta) {
-                self.settle(turn.delta)?;
-                journal = self.journal()?;
-            }
+        if let Some(turn) = &journal.turn
+            && turn.stage == Stage::Read
+            && acknowledged == Some(turn.delta)
+        {
+            self.settle(turn.delta)?;
+            journal = self.journal()?;
         }
         let pending = self.recover_turn(&mut journal)?;
         let why = match self.tracking() {

@@ -45,7 +45,7 @@ fn what_is_written_while_the_first_copy_is_read_is_in_the_next_delta() {
     lab.write(0, 0x11, 0, MIB);
     let delta = DeltaId::random();
     lab.cut(delta, Cut::Full).unwrap();
-    lab.ship(delta, None);
+    lab.ship(delta);
     lab.write(0, 0x33, 0, CLUSTER);
     lab.write(1, 0x34, 256 << 10, 4096);
     lab.capture.settle(delta).unwrap();
@@ -88,7 +88,7 @@ fn a_repeated_cut_gives_the_same_answer() {
     lab.write(0, 0x42, MIB, CLUSTER);
     assert_eq!(lab.cut(delta, Cut::Incremental).unwrap(), answer);
     assert_eq!(answer.bytes, Some(CLUSTER));
-    assert_eq!(lab.ship(delta, None).data, 1);
+    assert_eq!(lab.ship(delta).data, 1);
     lab.capture.settle(delta).unwrap();
     lab.capture.settle(delta).unwrap();
     assert_eq!(lab.replicate(Cut::Incremental).data, 1);
@@ -119,7 +119,7 @@ fn the_first_copy_of_a_vm_that_is_off_lets_it_start_meanwhile() {
     let delta = DeltaId::random();
     lab.cut(delta, Cut::Full).unwrap();
     lab.start();
-    lab.ship(delta, None);
+    lab.ship(delta);
     lab.write(0, 0x62, 2 * MIB, CLUSTER);
     lab.capture.settle(delta).unwrap();
     assert_eq!(lab.replicate(Cut::Incremental), Sent { data: 1, zero: 0 });
@@ -129,7 +129,7 @@ fn the_first_copy_of_a_vm_that_is_off_lets_it_start_meanwhile() {
     lab.cut(delta, Cut::Full).unwrap();
     lab.write(1, 0x63, MIB, CLUSTER);
     lab.replica.iter_mut().for_each(Vec::clear);
-    lab.ship(delta, None);
+    lab.ship(delta);
     lab.stop();
     lab.capture.settle(delta).unwrap();
     assert_eq!(lab.replicate(Cut::Incremental), Sent { data: 1, zero: 0 });

@@ -39,7 +39,7 @@ fn crash(lab: &mut Lab, doing: Doing, how: &Cut, step: &'static str) {
         lab.capture.fault = fault.clone();
     }
     if doing == Doing::Settling {
-        lab.ship(delta, None);
+        lab.ship(delta);
         let stopped = lab.capture.settle(delta);
         assert!(matches!(stopped, Err(CaptureError::Stopped { .. })), "{step}: {stopped:?}");
     }
@@ -54,7 +54,7 @@ fn crash(lab: &mut Lab, doing: Doing, how: &Cut, step: &'static str) {
     if let Some(pending) = recovered.pending.as_ref().filter(|pending| pending.ready_to_send) {
         assert_eq!(pending.delta, delta, "{step}");
         lab.cut(delta, how.clone()).unwrap();
-        lab.ship(delta, None);
+        lab.ship(delta);
         lab.capture.settle(delta).unwrap();
     } else if before.is_none() && doing != Doing::Settling {
         lab.replicate(Cut::Full);
@@ -210,11 +210,35 @@ fn qemu_killed_while_a_first_copy_is_read_loses_nothing() {
     lab.kill_qemu();
     let recovered = lab.capture.recover(None).unwrap();
     assert!(recovered.pending.is_some_and(|pending| pending.ready_to_send));
-    lab.ship(delta, None);
+    lab.ship(delta);
     lab.capture.settle(delta).unwrap();
     assert!(lab.capture.recover(Some(delta)).unwrap().tracking_intact);
     assert_eq!(lab.replicate(Cut::Incremental).data, 2);
     lab.start();
     lab.write(1, 0x14, 0, CLUSTER);
+    assert_eq!(lab.replicate(Cut::Incremental).data, 1);
+}
+
+#[test]
+fn a_storage_daemon_that_outlived_us_is_ended_and_costs_nothing() {
+    let mut lab = Lab::new(&[qcow2(2 * MIB)]);
+    lab.replicate(Cut::Full);
+    lab.write(0, 0x21, 0, CLUSTER);
+    lab.stop();
+    let pid_file = lab.path("state/capture").join(lab.vm().to_string()).join("storage-daemon.pid");
+    let node = format!(
+        "driver=qcow2,node-name=d,file.driver=file,file.filename={}",
+        lab.capture.disks[0].path.display()
+    );
+    let mut orphan = std::process::Command::new("qemu-storage-daemon")
+        .args(["--blockdev", &node, "--pidfile", support::text(&pid_file)])
+        .spawn()
+        .unwrap();
+    support::eventually("the storage daemon holds the disk", || pid_file.exists());
+    let reaper = std::thread::spawn(move || orphan.wait().unwrap());
+    let recovered = lab.capture.recover(lab.latest).unwrap();
+    assert!(recovered.tracking_intact, "{recovered:?}");
+    assert!(reaper.join().unwrap().success());
+    lab.start();
     assert_eq!(lab.replicate(Cut::Incremental).data, 1);
 }

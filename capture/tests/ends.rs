@@ -20,7 +20,7 @@ fn without_a_digest_the_peers_hashes_are_compared_and_build_one() {
     assert!(prepared.needs_peer_hashes);
     assert!(matches!(lab.capture.reader(delta, None), Err(CaptureError::NoReference { .. })));
     assert!(matches!(lab.capture.settle(delta), Err(CaptureError::NotRead { .. })));
-    assert_eq!(lab.ship(delta, Some(<[Vec<u8>]>::to_vec)), Sent { data: 1, zero: 0 });
+    assert_eq!(lab.ship_compared(delta), Sent { data: 1, zero: 0 });
     lab.assert_equal();
     lab.capture.settle(delta).unwrap();
     let digest = Digest::open(&lab.capture.digest_path(lab.capture.disks[0].disk)).unwrap().unwrap();
@@ -37,11 +37,35 @@ fn only_candidates_are_compared_where_they_are_given() {
     let candidates: ClusterSet = [1, 2, 40].into_iter().collect();
     let delta = DeltaId::random();
     lab.cut(delta, compare(Some(candidates))).unwrap();
-    assert_eq!(lab.ship(delta, None), Sent { data: 2, zero: 0 });
+    assert_eq!(lab.ship(delta), Sent { data: 2, zero: 0 });
     lab.capture.abandon(delta).unwrap();
     for disk in &lab.capture.disks {
         assert_eq!(lab.source(disk), disk.path);
     }
+}
+
+#[test]
+fn after_a_failover_the_digest_of_the_point_is_patched_with_what_was_looked_at() {
+    let mut lab = Lab::new(&[qcow2(4 * MIB)]);
+    lab.write(0, 0x11, 0, MIB);
+    lab.replicate(Cut::Full);
+    // The peer's latest is another state: it has a cluster that was dropped here.
+    lab.latest = Some(DeltaId::random());
+    lab.replica[0][40 * CLUSTER as usize..41 * CLUSTER as usize].fill(0xee);
+    lab.write(0, 0x12, 5 * CLUSTER, CLUSTER);
+    let delta = DeltaId::random();
+    let candidates = Some(vec![[40].into_iter().collect()]);
+    let prepared = lab.cut(delta, Cut::Compare { candidates, own_allocation: true }).unwrap();
+    assert!(prepared.needs_peer_hashes);
+    assert_eq!(lab.ship_compared(delta), Sent { data: 1, zero: 1 });
+    lab.assert_equal();
+    lab.capture.settle(delta).unwrap();
+    lab.write(0, 0x12, 5 * CLUSTER, CLUSTER);
+    lab.write(0, 0x13, 6 * CLUSTER, CLUSTER);
+    assert_eq!(lab.replicate(Cut::Incremental), Sent { data: 1, zero: 0 });
+    let digest = Digest::open(&lab.capture.digest_path(lab.capture.disks[0].disk)).unwrap().unwrap();
+    let truth: Vec<_> = lab.replica[0].chunks(CLUSTER as usize).map(model::hash_cluster).collect();
+    assert_eq!((digest.state(), digest.read(0, 64).unwrap()), (lab.latest, truth));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use model::{
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 use virt::{connect::Connect, sys};
@@ -103,7 +104,7 @@ impl Lab {
         let pid = std::fs::read_to_string(self.path("l/run/qemu/t.pid")).unwrap();
         let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        let timeout = std::time::Duration::from_secs(60);
+        let timeout = Duration::from_secs(60);
         self.hypervisor().wait_for_state(self.vm(), hypervisor::DomainState::ShutOff, timeout).unwrap();
     }
 
@@ -312,4 +313,13 @@ pub fn qemu_img(arguments: &[&str]) -> String {
 
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// Polls until `condition` holds.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
