@@ -6,7 +6,7 @@ use crate::{
     store::{Hold, Store},
 };
 use model::{ClusterHash, DeltaId, Digest, DiskId, ZERO_CLUSTER, clusters::cluster_count, sums::Merged};
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 /// Leaves, of 64 KiB, under one node of the comparison tree.
 pub const NODE_LEAVES: u32 = 1024;
@@ -32,16 +32,24 @@ impl Iterator for Hashes {
 
 impl Store {
     pub fn hashes(&self, delta: DeltaId, disk: DiskId) -> Result<Hashes> {
+        self.hashes_from(delta, disk, 0)
+    }
+
+    fn hashes_from(&self, delta: DeltaId, disk: DiskId, cluster: u32) -> Result<Hashes> {
         let hold = self.hold(delta)?;
         let layers = self.layers_below(delta, disk)?;
         let size_bytes = layers.last().expect("a chain has a layer").size_bytes;
-        Ok(Hashes { merged: Merged::open(&self.sums_below(delta, disk)?)?, size_bytes, _hold: hold })
+        Ok(Hashes {
+            merged: Merged::open_at(&self.sums_below(delta, disk)?, cluster)?,
+            size_bytes,
+            _hold: hold,
+        })
     }
 
     /// The hash of each node of 64 MiB, zeroes included; the last node has the leaves that are left.
     pub fn node_hashes(&self, delta: DeltaId, disk: DiskId) -> Result<Vec<NodeHash>> {
         let mut nodes = vec![];
-        self.each_node(delta, disk, &mut |_, leaves| nodes.push(node_hash(leaves)))?;
+        self.each_node(delta, disk, 0..u32::MAX, &mut |_, leaves| nodes.push(node_hash(leaves)))?;
         Ok(nodes)
     }
 
@@ -53,11 +61,11 @@ impl Store {
         nodes: &[u32],
     ) -> Result<Vec<(u32, Vec<ClusterHash>)>> {
         let mut found = vec![];
-        self.each_node(delta, disk, &mut |node, leaves| {
-            if nodes.binary_search(&node).is_ok() {
-                found.push((node, leaves.to_vec()));
-            }
-        })?;
+        for node in nodes {
+            self.each_node(delta, disk, *node..*node + 1, &mut |node, leaves| {
+                found.push((node, leaves.to_vec()))
+            })?;
+        }
         Ok(found)
     }
 
@@ -66,7 +74,7 @@ impl Store {
         let size_bytes = self.hashes(delta, disk)?.size_bytes;
         let mut digest = Digest::create(path, size_bytes)?;
         let mut failed = Ok(());
-        self.each_node(delta, disk, &mut |node, leaves| {
+        self.each_node(delta, disk, 0..u32::MAX, &mut |node, leaves| {
             if failed.is_ok() && leaves.iter().any(|leaf| *leaf != ZERO_CLUSTER) {
                 failed = digest.write(node * NODE_LEAVES, leaves);
             }
@@ -75,16 +83,18 @@ impl Store {
         Ok(digest.set_state(Some(delta))?)
     }
 
+    /// Visits the nodes of `range` that the disk has.
     fn each_node(
         &self,
         delta: DeltaId,
         disk: DiskId,
+        range: Range<u32>,
         visit: &mut dyn FnMut(u32, &[ClusterHash]),
     ) -> Result<()> {
-        let hashes = self.hashes(delta, disk)?;
+        let hashes = self.hashes_from(delta, disk, range.start.saturating_mul(NODE_LEAVES))?;
         let count = cluster_count(hashes.size_bytes);
         let mut hashes = hashes.peekable();
-        for node in 0..count.div_ceil(NODE_LEAVES) {
+        for node in range.start..range.end.min(count.div_ceil(NODE_LEAVES)) {
             let first = node * NODE_LEAVES;
             let mut leaves = vec![ZERO_CLUSTER; (count - first).min(NODE_LEAVES) as usize];
             while let Some(entry) = hashes

@@ -11,6 +11,7 @@ use std::{
     fs::File,
     io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     iter::Peekable,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -106,6 +107,24 @@ impl SumsReader {
         Ok(Self { path: path.to_owned(), input, size_bytes, count, left: count })
     }
 
+    /// Goes on with the first entry at or after `cluster`, found by bisection.
+    pub fn seek(&mut self, cluster: u32) -> Result<(), SumsError> {
+        let fail = |source| SumsError::Io { path: self.path.clone(), source };
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let mut bytes = [0; 4];
+            self.input
+                .get_ref()
+                .read_exact_at(&mut bytes, HEADER_BYTES + middle * ENTRY_BYTES)
+                .map_err(fail)?;
+            if u32::from_le_bytes(bytes) < cluster { low = middle + 1 } else { high = middle }
+        }
+        self.input.seek(SeekFrom::Start(HEADER_BYTES + low * ENTRY_BYTES)).map_err(fail)?;
+        self.left = self.count - low;
+        Ok(())
+    }
+
     /// All clusters as a set.
     pub fn clusters(path: &Path) -> Result<ClusterSet, SumsError> {
         Self::open(path)?.map(|entry| entry.map(|(cluster, _)| cluster)).collect()
@@ -141,6 +160,16 @@ impl Merged {
     pub fn open(layers: &[PathBuf]) -> Result<Self, SumsError> {
         let layers = layers.iter().map(|path| SumsReader::open(path).map(Iterator::peekable));
         Ok(Self { layers: layers.collect::<Result<_, _>>()? })
+    }
+
+    /// As [`Self::open`], beginning with the first entry at or after `cluster`.
+    pub fn open_at(layers: &[PathBuf], cluster: u32) -> Result<Self, SumsError> {
+        let open = |path: &PathBuf| {
+            let mut reader = SumsReader::open(path)?;
+            reader.seek(cluster)?;
+            Ok(reader.peekable())
+        };
+        Ok(Self { layers: layers.iter().map(open).collect::<Result<_, _>>()? })
     }
 }
 
@@ -186,7 +215,8 @@ mod tests {
     proptest! {
         #[test]
         fn merging_layers_shows_the_topmost_entry(
-            layers in proptest::collection::vec(proptest::collection::btree_map(0u32..300, any::<u8>(), 0..60), 1..5)
+            layers in proptest::collection::vec(proptest::collection::btree_map(0u32..300, any::<u8>(), 0..60), 1..5),
+            from in 0u32..310,
         ) {
             let dir = tempfile::tempdir().unwrap();
             let mut expected = BTreeMap::new();
@@ -198,7 +228,10 @@ mod tests {
                 paths.push(path);
             }
             let merged: BTreeMap<_, _> = Merged::open(&paths).unwrap().map(Result::unwrap).collect();
-            prop_assert_eq!(merged, expected);
+            prop_assert_eq!(&merged, &expected);
+            let later: BTreeMap<_, _> = Merged::open_at(&paths, from).unwrap().map(Result::unwrap).collect();
+            expected.retain(|cluster, _| *cluster >= from);
+            prop_assert_eq!(later, expected);
         }
     }
 

@@ -49,7 +49,6 @@ pub struct Snapshot {
     pub record: Relationship,
     pub job: Option<JobId>,
     pub progress: Arc<Progress>,
-    pub last_failure: Option<String>,
 }
 
 pub enum Mail {
@@ -75,8 +74,6 @@ pub enum Mail {
         base: Option<DeltaId>,
         reply: oneshot::Sender<Result<(), OfferAnswer>>,
     },
-    /// Change the record's settings.
-    Configure(engine::Settings),
     Release {
         reply: oneshot::Sender<Result<(), Failure>>,
     },
@@ -329,10 +326,6 @@ impl Owner {
                 let result = self.commit(delta, *sealed, &generation, base).await;
                 let _ = reply.send(result);
             }
-            Mail::Configure(settings) => {
-                self.record.settings = settings;
-                self.persist();
-            }
             Mail::Release { reply } => {
                 let _ = reply.send(self.release().await);
             }
@@ -398,7 +391,6 @@ impl Owner {
             record: self.record.clone(),
             job: self.job.as_ref().map(|link| link.job),
             progress: self.progress.clone(),
-            last_failure: self.last_failure.clone(),
         };
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
     }
