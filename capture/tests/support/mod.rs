@@ -128,7 +128,7 @@ impl Lab {
     pub fn replicate(&mut self, how: Cut) -> Sent {
         let delta = DeltaId::random();
         self.cut(delta, how).unwrap();
-        let sent = self.ship(delta, None);
+        let sent = self.ship(delta);
         self.assert_equal();
         self.capture.settle(delta).unwrap();
         sent
@@ -140,11 +140,19 @@ impl Lab {
     }
 
     /// Reads a delta twice, which must agree, and applies it to the replica.
-    pub fn ship(&mut self, delta: DeltaId, peer: Option<fn(&[Vec<u8>]) -> Vec<Vec<u8>>>) -> Sent {
-        let replica = self.replica.clone();
-        let hashes = || peer.map(|view| peer_hashes(view(&replica), &self.capture.disks));
-        let chunks: Vec<Chunk> = self.read(delta, hashes());
-        assert_eq!(chunks, self.read(delta, hashes()), "the second reading differs");
+    pub fn ship(&mut self, delta: DeltaId) -> Sent {
+        self.ship_with(delta, || None)
+    }
+
+    /// The same where the reader needs the replica's hashes.
+    pub fn ship_compared(&mut self, delta: DeltaId) -> Sent {
+        let (replica, disks) = (self.replica.clone(), self.capture.disks.clone());
+        self.ship_with(delta, || Some(peer_hashes(replica.clone(), &disks)))
+    }
+
+    fn ship_with(&mut self, delta: DeltaId, peer: impl Fn() -> Option<PeerHashes>) -> Sent {
+        let chunks: Vec<Chunk> = self.read(delta, peer());
+        assert_eq!(chunks, self.read(delta, peer()), "the second reading differs");
         let sizes: Vec<u64> =
             self.capture.disks.iter().map(|disk| virtual_size(&self.source(disk))).collect();
         let sent = apply(&mut self.replica, &sizes, &chunks);
