@@ -6,13 +6,17 @@
 
 pub mod apply;
 pub mod event;
+mod failure;
 pub mod learn;
 pub mod operation;
+mod permit;
 pub mod plan;
+mod progress;
 pub mod relationship;
 pub mod retry;
 pub mod standing;
 pub mod token;
+pub mod undo;
 
 pub use event::{Context, Effect, Event, Refusal, StepFailure, StepResult};
 pub use operation::Operation;

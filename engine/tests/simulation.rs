@@ -105,10 +105,7 @@ fn the_rules_hold_whatever_happens() {
     }
     println!("{worlds} worlds; work that ended:");
     for ((work, well), count) in &ended {
-        println!(
-            "{count:8}  {work}, {}",
-            if *well { "well" } else { "with a failure or followed by other work" }
-        );
+        println!("{count:8}  {work}, {}", if *well { "well" } else { "with a failure" });
     }
     println!("crashes:");
     for ((work, step, between), count) in crashes {

@@ -62,7 +62,8 @@ impl World {
         if let Some(work) =
             before.work.as_ref().filter(|work| after.work.as_ref().is_none_or(|now| now.kind != work.kind))
         {
-            let well = after.work.is_none() && work.failure.is_none();
+            let undone = after.work.as_ref().is_some_and(|now| now.kind == WorkKind::Abandon);
+            let well = work.failure.is_none() && !undone;
             *self.ended.entry((work.kind.name(), well)).or_default() += 1;
         }
         let (old, new) = (before.token.generation(), after.token.generation());
