@@ -152,8 +152,7 @@ fn gone() -> Failure {
 pub fn start(host: Arc<Host>, record: Relationship) -> OwnerHandle {
     let (mail, inbox) = mpsc::channel(MAIL_MAX);
     let progress = Arc::new(Progress::default());
-    let snapshot =
-        Snapshot { record: record.clone(), job: None, progress: progress.clone(), last_failure: None };
+    let snapshot = Snapshot { record: record.clone(), job: None, progress: progress.clone() };
     let snapshot = Arc::new(Mutex::new(snapshot));
     let handle = OwnerHandle {
         vm: record.vm,
@@ -585,7 +584,7 @@ impl Owner {
                     failure: Failure::new(ErrorKind::InvalidState, "taken", refusal.to_string()),
                 },
             },
-            PeerRequest::Operate { operation, changes, .. } => {
+            PeerRequest::Operate { operation, changes } => {
                 self.operate_for_peer(standing.as_ref(), operation, &changes).await
             }
             PeerRequest::Hashes { disk, first, count } => self.hashes(disk, first, count).await,

@@ -29,7 +29,7 @@ pub enum PeerRequest {
     /// We want back what we released to you.
     Withdraw { instead: Generation },
     /// Begin this, on an operator's behalf. `changes`: what the asking host wrote since the base, per disk.
-    Operate { operation: Operation, changes: Vec<(DiskId, SetText)>, only_if_generation: Option<u64> },
+    Operate { operation: Operation, changes: Vec<(DiskId, SetText)> },
     /// Hashes of your latest state.
     Hashes { disk: DiskId, first: u32, count: u32 },
     /// The settings of a relationship have changed.

@@ -9,7 +9,7 @@ mod store;
 pub mod takeover;
 mod turn;
 
-pub use ask::{ask, ask_host};
+pub use ask::{ask, ask_host, operate};
 pub use inplace::{own_changes, record_peer_changes};
 pub use recover::recover;
 pub use store::{domain_xml, small_files, transfer_mark};

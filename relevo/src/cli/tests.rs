@@ -116,10 +116,13 @@ fn options_choose_the_kind_of_failover() {
 fn options_choose_the_step_of_a_failback() {
     let vm = || "web".to_owned();
     for (line, command) in [
-        ("web", Command::Failback { vm: vm(), point: None }),
-        ("web --point 3f2a", Command::Failback { vm: vm(), point: Some("3f2a".into()) }),
-        ("web --complete", Command::FailbackComplete { vm: vm(), force: false }),
-        ("web --complete --force", Command::FailbackComplete { vm: vm(), force: true }),
+        ("web", Command::Failback { vm: vm() }),
+        ("web --complete", Command::FailbackComplete { vm: vm(), point: None, force: false }),
+        (
+            "web --complete --point 3f2a",
+            Command::FailbackComplete { vm: vm(), point: Some("3f2a".into()), force: false },
+        ),
+        ("web --complete --force", Command::FailbackComplete { vm: vm(), point: None, force: true }),
         ("web --cancel", Command::FailbackCancel { vm: vm() }),
     ] {
         assert_eq!(daemon_command(&format!("relevo failback {line}")), command, "{line}");

@@ -97,11 +97,12 @@ pub enum Command {
     /// Bring the VM home: run on the host to which it returns.
     Failback {
         vm: String,
-        point: Option<String>,
     },
     /// The last step of a failback: stop the VM over there, ship the rest, run it here.
+    /// To the latest point, or to `point`, received since the failback began.
     FailbackComplete {
         vm: String,
+        point: Option<String>,
         force: bool,
     },
     FailbackCancel {

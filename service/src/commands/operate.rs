@@ -6,6 +6,8 @@ use crate::{
     host::Host,
     jobs::job_type,
     owner::{OwnerHandle, refused},
+    peer::Answer,
+    steps::{self, StepContext},
 };
 use engine::{Operation, Relationship};
 use model::Mode;
@@ -30,6 +32,9 @@ pub async fn operate(host: &Arc<Host>, command: &Command) -> Result<Reply, Failu
         owner.operate(operation, None).await?;
         return Ok(Reply::Done { message: format!("{}: {what} done", record.name) });
     }
+    if drives_from_peer(&record, &operation) {
+        return forward(host, record, operation);
+    }
     record.permit(&operation).map_err(|refusal| refused(&record, &operation, &refusal))?;
     let (job, _) = host.jobs.begin(Some((record.vm, &record.name)), operation.name(), job_type(&operation));
     if let Err(failure) = owner.operate(operation, Some(job)).await {
@@ -40,6 +45,46 @@ pub async fn operate(host: &Arc<Host>, command: &Command) -> Result<Reply, Failu
         .view(job)
         .map(|view| Reply::Job(Box::new(view)))
         .ok_or_else(|| Failure::new(ErrorKind::Failed, "failed", "the job has vanished"))
+}
+
+/// Operations that either host may be asked for, and whose steps are driven by the other one.
+pub fn drives_from_peer(record: &Relationship, operation: &Operation) -> bool {
+    match operation {
+        Operation::Reverse => record.mode == Mode::Primary && !record.may_run(),
+        Operation::CompleteFailback { .. } => record.mode == Mode::Primary && record.may_run(),
+        _ => false,
+    }
+}
+
+/// Has the peer carry the operation out, under a job of this host that follows it.
+fn forward(host: &Arc<Host>, record: Relationship, operation: Operation) -> Result<Reply, Failure> {
+    let (job, cancel) =
+        host.jobs.begin(Some((record.vm, &record.name)), operation.name(), job_type(&operation));
+    let view = host.jobs.view(job).map(|view| Reply::Job(Box::new(view)));
+    let context = StepContext {
+        host: host.clone(),
+        progress: host.jobs.progress(job).unwrap_or_default(),
+        cancel,
+        record,
+    };
+    let jobs = host.jobs.clone();
+    host.tasks.spawn(async move {
+        let (name, peer, what) = (context.record.name.clone(), context.record.peer.clone(), operation.name());
+        let through = |answer: &Answer| {
+            let primary = answer.standing.as_ref().is_some_and(|standing| standing.mode == Mode::Primary);
+            primary && answer.work.is_none()
+        };
+        let result = match steps::operate(&context, operation, vec![], through).await {
+            Ok(_) => Ok(format!("{name}: {what} done, by {peer}")),
+            Err(failure) => Err(Failure::new(
+                ErrorKind::Failed,
+                "operation-failed",
+                format!("{name}: {what} failed on {peer}: {}", failure.reason()),
+            )),
+        };
+        jobs.end(job, result);
+    });
+    view.ok_or_else(|| Failure::new(ErrorKind::Failed, "failed", "the job has vanished"))
 }
 
 /// Which operation on which VM a command is, on this host.
@@ -71,9 +116,11 @@ pub fn resolve(host: &Host, command: &Command) -> Result<(OwnerHandle, Operation
         Command::Revert { vm } => (owner(host, vm)?, Operation::Revert),
         Command::Commit { vm } => (owner(host, vm)?, Operation::Commit),
         Command::Reverse { vm } => (owner(host, vm)?, Operation::Reverse),
-        Command::Failback { vm, .. } => (owner(host, vm)?, Operation::Failback),
-        Command::FailbackComplete { vm, force } => {
-            (owner(host, vm)?, Operation::CompleteFailback { point: None, force: *force })
+        Command::Failback { vm } => (owner(host, vm)?, Operation::Failback),
+        Command::FailbackComplete { vm, point: chosen, force } => {
+            let owner = owner(host, vm)?;
+            let chosen = chosen.as_deref().map(|text| point(host, owner.vm, text)).transpose()?;
+            (owner, Operation::CompleteFailback { point: chosen, force: *force })
         }
         Command::FailbackCancel { vm } => (owner(host, vm)?, Operation::CancelFailback),
         Command::Suspend { vm, .. } => (owner(host, vm)?, Operation::Suspend),

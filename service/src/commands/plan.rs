@@ -65,7 +65,9 @@ async fn operation_plan(host: &Arc<Host>, command: &Command) -> Result<PlanView,
     }
     let (owner, operation) = operate::resolve(host, command)?;
     let record = owner.record();
-    record.permit(&operation).map_err(|refusal| refused(&record, &operation, &refusal))?;
+    if !operate::drives_from_peer(&record, &operation) {
+        record.permit(&operation).map_err(|refusal| refused(&record, &operation, &refusal))?;
+    }
     let answers = steps::ask(host, &record, PeerRequest::Greet).await;
     let peer_answers = Some(answers.is_ok());
     let peer_runs = answers.as_ref().ok().and_then(|a| a.standing.as_ref()).is_some_and(|s| s.running);

@@ -113,7 +113,7 @@ pub async fn tell_withdraw(c: StepContext, instead: Generation) -> StepOutcome {
 }
 
 /// Has the peer carry an operation out and waits until `through` says that it is.
-async fn operate(
+pub async fn operate(
     c: &StepContext,
     operation: Operation,
     changes: Vec<(model::DiskId, crate::peer::text::SetText)>,
@@ -128,11 +128,7 @@ async fn operate(
         let request = if begun {
             PeerRequest::Greet
         } else {
-            PeerRequest::Operate {
-                operation: operation.clone(),
-                changes: changes.clone(),
-                only_if_generation: None,
-            }
+            PeerRequest::Operate { operation: operation.clone(), changes: changes.clone() }
         };
         match ask(&c.host, &c.record, request).await {
             Ok(answer) => {
@@ -194,8 +190,7 @@ pub async fn yield_to_us(c: StepContext) -> StepOutcome {
     })
     .await?;
     // Asked once more, the peer that is through says what it has.
-    let request =
-        PeerRequest::Operate { operation: Operation::Yield, changes: vec![], only_if_generation: None };
+    let request = PeerRequest::Operate { operation: Operation::Yield, changes: vec![] };
     let answer = ask(&c.host, &c.record, request).await.map_err(|f| StepFailure::Recoverable(f.message))?;
     match answer.result {
         PeerResult::Yielded { base, changes } => {
