@@ -25,9 +25,13 @@ use model::{
     sums::{Merged, SumsReader, SumsWriter},
 };
 use std::{
+    collections::HashMap,
     fs,
     path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +44,16 @@ pub enum Step {
     Cancelled,
     /// There are hidden points, all of them below one that is in use.
     Blocked { by: DeltaId },
+}
+
+/// How far a merge had come when it was cancelled: somebody who takes the files for a moment, again and
+/// again, must not keep a long merge from ever ending. Not durable: after a crash copying starts over.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    older: DeltaId,
+    newer: DeltaId,
+    /// The first cluster that is still to be copied.
+    next: HashMap<DiskId, u64>,
 }
 
 /// Bytes copied at once.
@@ -110,35 +124,48 @@ impl Store {
     }
 
     fn copy_disk(&self, merge: &Merge, disk: DiskId, cancel: &AtomicBool) -> Result<()> {
-        let newer_sums = self.sums_path(disk, merge.newer);
-        let older_sums = self.sums_path(disk, merge.older);
         if self.merge_layer(disk, merge.older)?.is_none() {
             return Ok(());
         }
         let (older, newer) = (self.image(disk, merge.older), self.image(disk, merge.newer));
         let mut from = Map::open(&newer).map_err(LayersError::io(&newer))?;
         let mut into = Editor::open(&older).map_err(LayersError::io(&older))?;
-        let sums = SumsReader::open(&newer_sums)?;
+        let sums = SumsReader::open(&self.sums_path(disk, merge.newer))?;
         let size_bytes = sums.size_bytes;
+        let done = self.copied(merge, disk);
         into.grow(size_bytes).map_err(LayersError::io(&older))?;
         let commit =
             |into: &mut Editor| into.commit(&|step| self.io_step(step)).map_err(LayersError::io(&older));
-        let mut run = Run::default();
+        // A hidden point may itself be half overwritten by a merge that was given up. What differs from its
+        // sums there is masked by the point after it, and a cluster may be gone for the same reason.
+        let intact = self.point(merge.newer)?.visible;
+        let mut run = Run { checked: intact, ..Run::default() };
         for entry in sums {
             let (cluster, hash) = entry?;
+            if u64::from(cluster) < done {
+                continue;
+            }
             if cancel.load(Ordering::Relaxed) || self.is_awaited() {
+                run.copy(&from, &mut into, &newer, &older)?;
                 commit(&mut into)?;
+                self.set_copied(merge, disk, u64::from(cluster));
                 return Err(LayersError::Cancelled);
             }
-            if hash == ZERO_CLUSTER {
-                into.zero(cluster).map_err(LayersError::io(&older))?;
-            } else {
-                let offset = from.data_offset(cluster).map_err(LayersError::io(&newer))?;
-                let offset = offset.ok_or(LayersError::Corrupt { path: newer.clone(), cluster })?;
-                let length = cluster_length(size_bytes, cluster);
-                if !run.extend(cluster, offset, length, hash) {
-                    run.copy(&from, &mut into, &newer, &older)?;
-                    run.extend(cluster, offset, length, hash);
+            let offset = match hash {
+                ZERO_CLUSTER => None,
+                _ => from.data_offset(cluster).map_err(LayersError::io(&newer))?,
+            };
+            if offset.is_none() && hash != ZERO_CLUSTER && intact {
+                return Err(LayersError::Corrupt { path: newer.clone(), cluster });
+            }
+            match offset {
+                None => into.zero(cluster).map_err(LayersError::io(&older))?,
+                Some(offset) => {
+                    let length = cluster_length(size_bytes, cluster);
+                    if !run.extend(cluster, offset, length, hash) {
+                        run.copy(&from, &mut into, &newer, &older)?;
+                        run.extend(cluster, offset, length, hash);
+                    }
                 }
             }
             if into.batch_is_full() {
@@ -148,13 +175,33 @@ impl Store {
         }
         run.copy(&from, &mut into, &newer, &older)?;
         commit(&mut into)?;
+        self.set_copied(merge, disk, u64::MAX);
+        self.merge_sums(merge, disk, size_bytes)
+    }
+
+    fn merge_sums(&self, merge: &Merge, disk: DiskId, size_bytes: u64) -> Result<()> {
         let mut merged = SumsWriter::create(&self.merged_sums(disk, merge.newer), size_bytes)?;
-        for entry in Merged::open(&[older_sums, newer_sums])? {
+        let both = [self.sums_path(disk, merge.older), self.sums_path(disk, merge.newer)];
+        for entry in Merged::open(&both)? {
             let (cluster, hash) = entry?;
             merged.push(cluster, hash)?;
         }
         merged.finish()?;
         self.step("merge: sums merged")
+    }
+
+    fn copied(&self, merge: &Merge, disk: DiskId) -> u64 {
+        let copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = copied.as_ref().filter(|c| (c.older, c.newer) == (merge.older, merge.newer));
+        same.and_then(|copied| copied.next.get(&disk).copied()).unwrap_or(0)
+    }
+
+    fn set_copied(&self, merge: &Merge, disk: DiskId, next: u64) {
+        let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
+        if copied.as_ref().is_none_or(|c| (c.older, c.newer) != (merge.older, merge.newer)) {
+            *copied = Some(Copied { older: merge.older, newer: merge.newer, next: HashMap::new() });
+        }
+        copied.as_mut().expect("just set").next.insert(disk, next);
     }
 
     fn rename_merged(&self, merge: &Merge) -> Result<()> {
@@ -179,6 +226,8 @@ impl Store {
             layers.push(Layer { base: older.base, data_clusters, stored_bytes, ..newer });
         }
         self.catalog.finish_merge(self.vm, merge, &layers)?;
+        // The newer point's name stands for another file now.
+        *self.copied.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.step("merge: recorded")?;
         self.remove_files_of(merge.older)
     }
@@ -228,6 +277,7 @@ struct Run {
     offset: u64,
     bytes: u64,
     hashes: Vec<model::ClusterHash>,
+    checked: bool,
 }
 
 impl Run {
@@ -253,11 +303,12 @@ impl Run {
         }
         from.read(&mut bytes, self.offset).map_err(LayersError::io(newer))?;
         let clusters = bytes.chunks(CLUSTER_BYTES as usize).zip(&self.hashes);
-        if let Some(index) = clusters.into_iter().position(|(bytes, hash)| hash_cluster(bytes) != *hash) {
+        let rotten = |(bytes, hash): (&[u8], &model::ClusterHash)| hash_cluster(bytes) != *hash;
+        if let Some(index) = clusters.into_iter().position(rotten).filter(|_| self.checked) {
             return Err(LayersError::Corrupt { path: newer.clone(), cluster: self.first + index as u32 });
         }
         into.data(self.first, &bytes).map_err(LayersError::io(older))?;
-        *self = Self::default();
+        *self = Self { checked: self.checked, ..Self::default() };
         Ok(())
     }
 }

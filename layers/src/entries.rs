@@ -76,3 +76,30 @@ fn read(input: &mut impl Read) -> io::Result<(u32, ClusterHash)> {
     let cluster = u32::from_le_bytes(entry[..4].try_into().expect("four"));
     Ok((cluster, entry[4..].try_into().expect("sixteen")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_20_bytes_and_what_follows_the_mark_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("e");
+        let mut entries = Entries::resume(&path, 0, |_, _| Ok(())).unwrap();
+        for cluster in [0x0102, 7_000_000, 7_000_001] {
+            entries.push(cluster, &[0xab; 16]).unwrap();
+        }
+        entries.sync().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!((&bytes[..4], &bytes[4..20]), (&[2, 1, 0, 0][..], &[0xab; 16][..]));
+        let mut seen = vec![];
+        let replay = |cluster, _: &ClusterHash| {
+            seen.push(cluster);
+            Ok(())
+        };
+        let entries = Entries::resume(&path, 2, replay).unwrap();
+        assert_eq!((entries.count, entries.last, seen), (2, Some(7_000_000), vec![0x0102, 7_000_000]));
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 40);
+        assert!(Entries::resume(&path, 3, |_, _| Ok(())).is_err());
+    }
+}

@@ -97,8 +97,10 @@ impl Store {
             Files::RemoveExcept(keep) => keep.clone(),
         };
         // First, or a crash would leave files that recovery takes for its own.
+        let in_place = self.catalog.layers(self.vm)?.into_iter().filter(|layer| layer.in_place);
         let mut kept = self.kept()?;
-        kept.extend(keep.into_iter().filter(|path| path.starts_with(&self.folder)));
+        kept.extend(keep.into_iter().chain(in_place.map(|layer| layer.path)));
+        kept.retain(|path| path.starts_with(&self.folder) && path.exists());
         kept.sort();
         kept.dedup();
         let kept = serde_json::to_string(&kept).expect("paths of ours are UTF-8");

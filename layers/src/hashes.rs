@@ -61,9 +61,11 @@ impl Store {
         nodes: &[u32],
     ) -> Result<Vec<(u32, Vec<ClusterHash>)>> {
         let mut found = vec![];
+        // Held over all of them, so that each node's reader does not stop a merge again.
+        let _hold = self.hold(delta)?;
         for node in nodes {
-            self.each_node(delta, disk, *node..*node + 1, &mut |node, leaves| {
-                found.push((node, leaves.to_vec()))
+            self.each_node(delta, disk, *node..node.saturating_add(1), &mut |node, leaves| {
+                found.push((node, leaves.to_vec()));
             })?;
         }
         Ok(found)

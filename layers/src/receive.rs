@@ -95,7 +95,9 @@ pub struct DeltaWriter {
     _slot: Slot,
 }
 
-/// Files that are complete and durable under their final names, and not yet a point.
+/// Files that are complete and durable under their final names, and not yet a point: without a commit,
+/// recovery removes what no mark of the transfer can bring back.
+#[must_use]
 #[derive(Debug)]
 pub struct Sealed {
     incoming: Incoming,

@@ -9,6 +9,7 @@ use std::{
     collections::HashSet,
     fs,
     path::{Path, PathBuf},
+    sync::atomic::Ordering,
 };
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,9 @@ impl Store {
     /// that the catalog does not name, keeps the parts of a transfer that can be resumed. Files with names
     /// that are not ours, and those that [`Self::forget_all`] kept, are left alone.
     pub fn recover(&self) -> Result<Recovered> {
+        if self.receiving.load(Ordering::SeqCst) {
+            return Err(LayersError::Receiving);
+        }
         let _layers = self.lock_unsettled();
         let finished = self.settle_merge()?;
         let mut recovered = Recovered { finished_merges: u32::from(finished), removed: vec![] };

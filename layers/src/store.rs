@@ -3,7 +3,10 @@
 //! The layer lock is held by whoever changes files below an existing point or starts to use them. A merge
 //! holds it for long and gives it up at the next cluster when somebody else wants it.
 
-use crate::error::{LayersError, Result, StoppedAt};
+use crate::{
+    coalesce::Copied,
+    error::{LayersError, Result, StoppedAt},
+};
 use catalog::{Catalog, Layer, LayerFormat, Point};
 use model::{DeltaId, DiskId, VmId};
 use std::{
@@ -40,6 +43,7 @@ pub struct Store {
     /// Points that this process is reading, with the number of readers.
     held: Arc<Mutex<HashMap<DeltaId, u32>>>,
     pub(crate) receiving: Arc<AtomicBool>,
+    pub(crate) copied: Mutex<Option<Copied>>,
 }
 
 impl Store {
@@ -55,6 +59,7 @@ impl Store {
             waiting: AtomicUsize::new(0),
             held: Arc::default(),
             receiving: Arc::default(),
+            copied: Mutex::default(),
         }
     }
 
@@ -171,8 +176,18 @@ impl Store {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Keeps merges off the layers of a point while this process reads them.
+    /// Keeps merges off the layers of a point while this process reads them. Only the first reader of a
+    /// point has to stop a merge.
     pub(crate) fn hold(&self, delta: DeltaId) -> Result<Hold> {
+        let another = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(&delta)
+            .map(|readers| *readers += 1);
+        if another.is_some() {
+            return Ok(Hold { delta, held: self.held.clone() });
+        }
         let _layers = self.lock_layers()?;
         self.visible_point(delta)?;
         *self.held.lock().unwrap_or_else(PoisonError::into_inner).entry(delta).or_default() += 1;

@@ -239,6 +239,63 @@ fn a_cancelled_merge_leaves_sound_files_and_goes_on_later() {
 }
 
 #[test]
+fn a_merge_that_is_interrupted_again_and_again_still_ends() {
+    // Every disk's copying is broken off at its end; each attempt gets one disk further.
+    let mut replica = Replica::new(&[MIB, MIB, MIB]);
+    let all = |fill| vec![vec![data(0, 16, fill)], vec![data(2, 9, fill)], vec![data(3, 3, fill)]];
+    replica.receive(&all(1)).unwrap();
+    replica.receive(&all(2)).unwrap();
+    replica.store.hide(&ids(&replica)[..1]).unwrap();
+    let cancel = Arc::new(AtomicBool::new(false));
+    let (setter, batches) = (cancel.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = batches.clone();
+    let fault = move |step| {
+        if step == "merge: table linked" {
+            counted.fetch_add(1, Ordering::SeqCst);
+            setter.store(true, Ordering::SeqCst);
+        }
+        false
+    };
+    replica.reopen(Some(Arc::new(fault)));
+    let mut attempts = 0;
+    loop {
+        cancel.store(false, Ordering::SeqCst);
+        attempts += 1;
+        match replica.store.coalesce_step(&cancel).unwrap() {
+            Step::Cancelled => replica.check_images(),
+            Step::Merged { .. } => break,
+            other => panic!("{other:?}"),
+        }
+        // Another point being read in between must not confuse it.
+        replica.check(false);
+        assert!(attempts < 10, "it starts over each time");
+    }
+    assert_eq!((attempts, batches.load(Ordering::SeqCst)), (3, 3));
+    replica.check(true);
+    replica.check_images();
+}
+
+#[test]
+fn a_point_half_overwritten_by_a_merge_can_be_merged_downwards() {
+    // The merge of the second point is given up; then the first one is hidden and comes before it.
+    let mut replica = Replica::new(&[2 * MIB]);
+    replica.receive(&[vec![data(0, 32, 1)]]).unwrap();
+    replica.receive(&[vec![data(4, 12, 2)]]).unwrap();
+    let zero = Change::Zero { first: 8, count: 4 };
+    replica.receive(&[vec![data(6, 6, 3), zero, data(20, 10, 4)]]).unwrap();
+    let points = ids(&replica);
+    replica.store.hide(&points[1..2]).unwrap();
+    replica.reopen(Some(Arc::new(|step| step == "merge: batch durable")));
+    replica.store.coalesce_step(&AtomicBool::new(false)).unwrap_err();
+    replica.reopen(None);
+    replica.check(true);
+    replica.store.hide(&points[..1]).unwrap();
+    assert_eq!(merge_all(&replica), 2);
+    replica.check(true);
+    replica.check_images();
+}
+
+#[test]
 fn an_overlay_takes_the_files_from_a_running_merge() {
     let replica = four_points();
     let points = ids(&replica);

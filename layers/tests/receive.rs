@@ -34,6 +34,30 @@ fn points_read_as_they_were_sent_and_qemu_agrees() {
     assert!(replica.store.recover().unwrap().removed.is_empty());
 }
 
+/// What `docs/format/layers.md` says about names and bounds.
+#[test]
+fn files_have_their_documented_names() {
+    let mut replica = Replica::new(&[MIB]);
+    let chunks = replica.change(&[vec![data(0, 1, 1)]]);
+    let incoming = replica.incoming(DeltaId::random());
+    let (delta, disk) = (incoming.delta, replica.disks[0]);
+    let mut writer = replica.store.begin(incoming).unwrap();
+    writer.write(&chunks[0]).unwrap();
+    let partial = [format!("{disk}/{delta}.entries.partial"), format!("{disk}/{delta}.qcow2.partial")];
+    assert_eq!(replica.files(), partial);
+    replica.commit(writer).unwrap();
+    let mut complete = [
+        format!("{disk}/{delta}.qcow2"),
+        format!("{disk}/{delta}.sums"),
+        format!("{delta}.domain.xml"),
+        format!("{delta}.nvram"),
+    ];
+    complete.sort();
+    assert_eq!(replica.files(), complete);
+    assert_eq!(replica.folder(), replica.dir.path().join("storage").join(replica.vm.to_string()));
+    assert_eq!((CHAIN_LAYERS_MAX, layers::NODE_LEAVES), (64, 1024));
+}
+
 #[test]
 fn a_layer_names_the_one_below_by_a_relative_name_and_its_format() {
     let mut replica = Replica::new(&[MIB]);
