@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod disk;
+mod flows;
 pub mod operator;
 pub mod reality;
 pub mod shell;

@@ -155,7 +155,7 @@ fn contradictions_are_refused() {
         "relevo failover web --test --end --point 3f2a",
         "relevo failback web --complete --cancel",
         "relevo failback web --force",
-        "relevo failback web --point 3f2a --complete",
+        "relevo failback web --point 3f2a",
         "relevo authorize",
         "relevo authorize a.example",
         "relevo authorize --list --remove a.example",

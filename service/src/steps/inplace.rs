@@ -47,8 +47,11 @@ pub fn rehash(c: &StepContext, id: DeltaId) -> Result<(), StepFailure> {
                 clusters,
             })
             .collect();
-        capture.rehash(id).map_err(|e| capture_failure(&e))?;
+        // First: a rehash that is cut off leaves no digest to find this out again.
         host.catalog.save_cluster_lists(vm, &lists).map_err(|e| save(&e))?;
+    }
+    if capture.digest_state().map_err(|e| capture_failure(&e))? != Some(id) {
+        capture.rehash(id).map_err(|e| capture_failure(&e))?;
     }
     Ok(())
 }
