@@ -90,6 +90,9 @@ impl Capture {
     /// Commits a turn's overlays back and removes them. Finishes what an earlier call left, and does nothing
     /// where it was done.
     pub(crate) fn commit_back(&self, turn: &Turn) -> Result<()> {
+        if turn.disks.iter().all(|disk| disk.overlay.is_none()) {
+            return Ok(());
+        }
         let live = self.is_live()?;
         let domain = self.domain()?;
         let mut standing = vec![];
