@@ -95,3 +95,6 @@ fn supersede(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

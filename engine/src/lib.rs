@@ -15,6 +15,8 @@ mod progress;
 pub mod relationship;
 pub mod retry;
 pub mod standing;
+#[cfg(test)]
+mod testing;
 pub mod token;
 pub mod undo;
 

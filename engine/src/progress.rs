@@ -142,7 +142,10 @@ impl Relationship {
             (Step::StartVm | Step::ResumeVm, _) if !self.may_run() => effects.push(Effect::PauseVm),
             _ => {}
         }
-        self.retry.succeeded();
+        // A cut that was cleaned up says nothing of why it had to be: that wait goes on.
+        if kind != WorkKind::Abandon {
+            self.retry.succeeded();
+        }
         let work = self.work.as_mut().expect("checked above");
         work.at += 1;
         // A step that ended well although it was asked to stop: what waits goes first, where it can.
@@ -181,3 +184,6 @@ impl Relationship {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

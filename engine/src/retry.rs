@@ -65,4 +65,18 @@ mod tests {
         assert!(!retry.is_waiting(0));
         assert_eq!(retry.attempts, 8);
     }
+
+    #[test]
+    fn a_call_ends_the_wait_for_a_silent_peer_only() {
+        let mut retry = Retry::default();
+        retry.failed(0, "no route".into());
+        assert!(!retry.was_answered && retry.is_waiting(59_999) && !retry.is_waiting(60_000));
+        retry.later(5_000, "busy".into());
+        assert!(retry.was_answered && retry.is_waiting(4_999) && !retry.is_waiting(5_000));
+        assert_eq!(retry.attempts, 1, "a short wait is no failure");
+        retry.failed(0, "no route".into());
+        assert!(!retry.was_answered);
+        retry.succeeded();
+        assert_eq!(retry, Retry::default());
+    }
 }

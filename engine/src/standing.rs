@@ -102,3 +102,6 @@ impl crate::Relationship {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

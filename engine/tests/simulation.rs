@@ -12,7 +12,7 @@ use rand::Rng;
 use sim::world::{A, Check, Faults, World};
 use std::collections::BTreeMap;
 
-const STEPS: u64 = 300_000;
+const STEPS: u64 = 20_000_000;
 const STEPS_PER_WORLD: u64 = 2000;
 
 fn random_action(world: &mut World) -> Check {
