@@ -145,6 +145,7 @@ impl Store {
             if u64::from(cluster) < done {
                 continue;
             }
+            self.step("merge: cluster")?;
             if cancel.load(Ordering::Relaxed) || self.is_awaited() {
                 run.copy(&from, &mut into, &newer, &older)?;
                 commit(&mut into)?;

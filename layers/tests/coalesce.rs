@@ -358,9 +358,42 @@ enum Action {
     Receive(Vec<Vec<Change>>),
     /// Hide the visible point with this number, modulo their count, unless it is the latest.
     Hide(usize),
-    /// Merge, ending at this step.
+    /// Merge, ending at this step as by a crash.
     Merge(usize),
+    /// Merge, cancelled at this step.
+    Cancel(usize),
     Restart,
+}
+
+/// What happens at the step that the countdown ends at.
+#[derive(Default)]
+struct Faults {
+    steps: AtomicUsize,
+    crash: AtomicBool,
+    cancel: AtomicBool,
+}
+
+impl Faults {
+    fn set(&self, steps: usize, crash: bool) {
+        self.steps.store(steps, Ordering::SeqCst);
+        self.crash.store(crash, Ordering::SeqCst);
+        self.cancel.store(false, Ordering::SeqCst);
+    }
+
+    fn fault(self: Arc<Self>) -> Arc<Fault> {
+        Arc::new(move |_| {
+            let now = self.steps.fetch_sub(1, Ordering::SeqCst) == 0;
+            let crash = self.crash.load(Ordering::SeqCst);
+            self.cancel.fetch_or(now && !crash, Ordering::SeqCst);
+            now && crash
+        })
+    }
+}
+
+fn restart(replica: &mut Replica, faults: &Arc<Faults>) {
+    faults.set(usize::MAX, false);
+    replica.reopen(Some(faults.clone().fault()));
+    replica.store.recover().unwrap();
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -376,19 +409,22 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         4 => proptest::collection::vec(changes, 2).prop_map(Action::Receive),
         3 => any::<usize>().prop_map(Action::Hide),
-        3 => (0usize..60).prop_map(Action::Merge),
+        2 => (0usize..120).prop_map(Action::Merge),
+        3 => (0usize..120).prop_map(Action::Cancel),
         1 => Just(Action::Restart),
     ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
     #[test]
     fn every_visible_point_reads_as_it_was_received(
         sectors in proptest::collection::vec(1u64..4000, 2),
         actions in proptest::collection::vec(action(), 1..24)
     ) {
         let mut replica = Replica::new(&[sectors[0] * 512, sectors[1] * 512]);
+        let faults = Arc::new(Faults::default());
+        replica.reopen(Some(faults.clone().fault()));
         for action in actions {
             match action {
                 Action::Receive(changes) => { replica.receive(&changes).unwrap(); }
@@ -399,22 +435,20 @@ proptest! {
                     }
                 }
                 Action::Merge(step) => {
-                    replica.reopen(Some(fault_at(step).0));
-                    match replica.store.coalesce_step(&AtomicBool::new(false)) {
+                    faults.set(step, true);
+                    match replica.store.coalesce_step(&faults.cancel) {
                         Ok(_) => {}
-                        Err(LayersError::Stopped { .. }) => {
-                            replica.reopen(None);
-                            replica.store.recover().unwrap();
-                        }
+                        Err(LayersError::Stopped { .. }) => restart(&mut replica, &faults),
                         Err(error) => panic!("{error}"),
                     }
-                    replica.reopen(None);
                 }
-                Action::Restart => {
-                    replica.reopen(None);
-                    replica.store.recover().unwrap();
+                Action::Cancel(step) => {
+                    faults.set(step, false);
+                    replica.store.coalesce_step(&faults.cancel).unwrap();
                 }
+                Action::Restart => restart(&mut replica, &faults),
             }
+            faults.set(usize::MAX, false);
             replica.check(false);
         }
         merge_all(&replica);
