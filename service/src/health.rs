@@ -49,7 +49,7 @@ pub fn issues(host: &Host, owner: &OwnerHandle) -> Vec<Issue> {
             Some(format!("relevo resync {name}")),
         ),
         S::WaitingForInitialReplication => {
-            add(Health::Warning, "first-copy", "the first copy is not complete".to_owned(), None)
+            add(Health::Warning, "first-copy", "the first copy is not complete".to_owned(), None);
         }
         S::Recovered => add(
             Health::Warning,
@@ -94,7 +94,7 @@ pub fn issues(host: &Host, owner: &OwnerHandle) -> Vec<Issue> {
             (r.state != S::Resynchronizing).then(|| format!("relevo resume {name}")),
         ),
         S::FailbackInProgress => {
-            add(Health::Warning, "failback", format!("the difference is being pulled from {peer}"), None)
+            add(Health::Warning, "failback", format!("the difference is being pulled from {peer}"), None);
         }
         S::FailbackComplete => add(
             Health::Warning,

@@ -140,7 +140,7 @@ impl Jobs {
             stage: String::new(),
             failure: None,
             outcome: None,
-            cancellable: matches!(kind_number, 94 | 107 | 113),
+            cancellable: matches!(kind_number, 94 | 113),
         };
         self.persist(&record);
         (record.job, self.track(record))

@@ -61,6 +61,8 @@ pub enum Mail {
         message: Box<Message>,
         reply: oneshot::Sender<Answer>,
     },
+    /// An operator cancels the job: its step is asked to stop, and the turn is taken back.
+    CancelJob(JobId),
     StepEnded(Result<StepResult, StepFailure>),
     Greeted(Result<Standing, String>),
     Power {
@@ -298,6 +300,13 @@ impl Owner {
             Mail::Peer { message, reply } => {
                 let answer = self.answer(*message).await;
                 let _ = reply.send(answer);
+            }
+            Mail::CancelJob(job) => {
+                if self.job.as_ref().is_some_and(|link| link.job == job)
+                    && let Some(step) = &self.step
+                {
+                    step.cancel();
+                }
             }
             Mail::StepEnded(result) => {
                 self.step = None;

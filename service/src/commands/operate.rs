@@ -5,13 +5,14 @@ use crate::{
     api::{Command, ErrorKind, FailoverKind, Failure, Reply},
     host::Host,
     jobs::job_type,
-    owner::{OwnerHandle, refused},
+    owner::{Mail, OwnerHandle, refused},
     peer::Answer,
     steps::{self, StepContext},
 };
 use engine::{Operation, Relationship};
-use model::Mode;
+use model::{JobId, Mode, ReplicationState};
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 pub async fn operate(host: &Arc<Host>, command: &Command) -> Result<Reply, Failure> {
     let (owner, operation) = resolve(host, command)?;
@@ -36,7 +37,9 @@ pub async fn operate(host: &Arc<Host>, command: &Command) -> Result<Reply, Failu
         return forward(host, record, operation);
     }
     record.permit(&operation).map_err(|refusal| refused(&record, &operation, &refusal))?;
-    let (job, _) = host.jobs.begin(Some((record.vm, &record.name)), operation.name(), job_type(&operation));
+    let (job, cancel) =
+        host.jobs.begin(Some((record.vm, &record.name)), operation.name(), job_type(&operation));
+    follow_cancel(host, &owner, job, cancel);
     if let Err(failure) = owner.operate(operation, Some(job)).await {
         host.jobs.end(job, Err(failure.clone()));
         return Err(failure);
@@ -45,6 +48,23 @@ pub async fn operate(host: &Arc<Host>, command: &Command) -> Result<Reply, Failu
         .view(job)
         .map(|view| Reply::Job(Box::new(view)))
         .ok_or_else(|| Failure::new(ErrorKind::Failed, "failed", "the job has vanished"))
+}
+
+/// Passes an operator's wish to cancel a job on to the VM's owner.
+pub fn follow_cancel(host: &Host, owner: &OwnerHandle, job: JobId, cancel: CancellationToken) {
+    let (owner, ended, shutdown) = (owner.clone(), host.jobs.watch(job), host.shutdown.clone());
+    host.tasks.spawn(async move {
+        let ended = async {
+            if let Some(mut ended) = ended {
+                let _ = ended.wait_for(|ended| *ended).await;
+            }
+        };
+        tokio::select! {
+            () = cancel.cancelled() => owner.send(Mail::CancelJob(job)).await,
+            () = ended => {}
+            () = shutdown.cancelled() => {}
+        }
+    });
 }
 
 /// Operations that either host may be asked for, and whose steps are driven by the other one.
@@ -125,7 +145,12 @@ pub fn resolve(host: &Host, command: &Command) -> Result<(OwnerHandle, Operation
         Command::FailbackCancel { vm } => (owner(host, vm)?, Operation::CancelFailback),
         Command::Suspend { vm, .. } => (owner(host, vm)?, Operation::Suspend),
         Command::Resume { vm } => (owner(host, vm)?, Operation::Resume),
-        Command::Resync { vm } => (owner(host, vm)?, Operation::Resynchronize),
+        Command::Resync { vm } => {
+            let owner = owner(host, vm)?;
+            // A first copy that was cancelled has nothing to compare with: it begins again.
+            let ready = owner.record().state == ReplicationState::Ready;
+            (owner, if ready { Operation::StartReplication } else { Operation::Resynchronize })
+        }
         _ => return Err(no_operation()),
     };
     Ok((owner, operation))

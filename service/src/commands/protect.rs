@@ -94,7 +94,8 @@ pub async fn protect(host: &Arc<Host>, command: &Command) -> Result<Reply, Failu
     let vm_id = domain.vm;
     take_in(host, domain, &records).await?;
     let owner = host.adopt(record.clone())?;
-    let (job, _) = host.jobs.begin(Some((vm_id, &record.name)), "first copy", 94);
+    let (job, cancel) = host.jobs.begin(Some((vm_id, &record.name)), "first copy", 94);
+    super::operate::follow_cancel(host, &owner, job, cancel);
     owner.operate(Operation::StartReplication, Some(job)).await?;
     if !way_back {
         tracing::warn!(vm = %record.name, peer = %to, "the way back is closed: {to} is not authorized on this host");

@@ -149,7 +149,7 @@ pub async fn operate(
                 }
             }
             Err(failure) if failure.kind == ErrorKind::PeerUnreachable && begun && silent < SILENCE_MAX => {
-                silent += 1
+                silent += 1;
             }
             Err(failure) => return Err(failed(&failure)),
         }
