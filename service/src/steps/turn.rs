@@ -99,9 +99,8 @@ pub async fn ship(c: StepContext, delta: DeltaId) -> StepOutcome {
     let mut resumes = 0;
     let mut from_start = false;
     loop {
-        let mark = match offer(&c, delta, base).await? {
-            None => return Ok(StepResult::Bytes { bytes: 0 }),
-            Some(mark) => mark,
+        let Some(mark) = offer(&c, delta, base).await? else {
+            return Ok(StepResult::Bytes { bytes: 0 });
         };
         let from = if from_start { Mark::START } else { mark };
         match send(&c, delta, base, how, from).await {
