@@ -72,6 +72,13 @@ fn conflict(r: &mut Relationship, ctx: Context, theirs: &Standing, running_here:
         }
         (Token::Held { .. }, _) => {}
         (_, TokenKind::Held) => r.token = Token::Elsewhere { generation: theirs.generation.clone() },
+        // Both took over and both were reverted: each gave the right to the other, and neither has it. One of
+        // them, the same seen from both sides, takes what it was given; the other goes on giving.
+        (Token::Released { .. }, TokenKind::Released)
+            if theirs.generation.owner == r.host && r.host < r.peer =>
+        {
+            r.token = Token::Offered { generation: theirs.generation.clone() };
+        }
         _ => {}
     }
 }

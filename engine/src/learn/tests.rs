@@ -175,3 +175,16 @@ fn a_failed_over_replica_in_conflict_can_still_be_reverted() {
     learn(&mut r, context(0), &theirs.standing(false), true);
     assert!(r.may_run() && r.superseded.is_none());
 }
+
+#[test]
+fn of_two_hosts_that_gave_the_right_to_each_other_the_first_by_name_takes_it() {
+    let released = |owner, nonce| token(TokenKind::Released, generation(5, owner, nonce));
+    let mut a = record(Mode::Replica, ReplicationState::Replicating, released("b", 1));
+    let mut b = record(Mode::Replica, ReplicationState::Replicating, released("a", 2));
+    (b.host, b.peer) = (a.peer.clone(), a.host.clone());
+    let (from_a, from_b) = (a.standing(false), b.standing(false));
+    learn(&mut b, context(0), &from_a, false);
+    learn(&mut a, context(0), &from_b, false);
+    assert_eq!((kind(&a.token), kind(&b.token)), (TokenKind::Offered, TokenKind::Released));
+    assert_eq!(a.token.generation(), b.token.generation());
+}
