@@ -14,6 +14,7 @@ pub mod host;
 pub mod oracle;
 pub mod pair;
 pub mod qemu;
+pub mod story;
 
 pub use guest::{Assets, GuestDisk, GuestSpec, Writer, assets, domain_xml, embed};
 pub use host::{TempRoot, copy_dir, free_port, kill_9, poll, poll_for, used_bytes};

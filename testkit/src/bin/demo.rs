@@ -1,28 +1,11 @@
-//! `cargo xtask demo`: two hosts and a guest on this machine tell the story of Relevo, step by step, with
-//! measured figures; each step's history is checked by the write oracle.
+//! `cargo xtask demo`: shows the story. With `--keep` the hosts run on until they are interrupted.
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, ExitCode},
-    time::{Duration, Instant},
-};
-use testkit::{
-    GuestSpec, domain_xml,
-    oracle::{self, Verdict},
-    pair::{Host, Pair},
-    poll_for,
-};
-
-const VM: &str = "guest";
-const BOUND: Duration = Duration::from_secs(180);
-const DISKS_BYTES: [u64; 2] = [256 << 20, (100 << 20) + 4096];
+use anyhow::{Result, ensure};
+use std::{env, path::PathBuf, process::ExitCode};
+use testkit::story;
 
 fn main() -> ExitCode {
-    let keep = std::env::args().any(|arg| arg == "--keep");
-    match story(keep) {
+    match show() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\nthe story does not hold: {error:#}");
@@ -31,78 +14,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// `relevo` beside this binary, or where RELEVO says.
-fn binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("RELEVO") {
-        return Ok(path.into());
-    }
-    let here = std::env::current_exe()?;
-    let path = here.with_file_name("relevo");
-    ensure!(path.exists(), "{} does not exist: cargo build -p relevo", path.display());
-    Ok(path)
-}
-
-struct Story {
-    pair: Pair,
-    serial: PathBuf,
-    step: u32,
-    began: Instant,
-}
-
-impl Story {
-    fn say(&mut self, title: &str) {
-        self.step += 1;
-        self.began = Instant::now();
-        println!("\n{:>2}. {title}", self.step);
-    }
-
-    fn fact(&self, text: &str) {
-        println!("      {text}  [{:.1} s]", self.began.elapsed().as_secs_f64());
-    }
-
-    fn last_ack(&self) -> Result<Option<oracle::Ack>> {
-        Ok(oracle::last_ack(&self.serial)?)
-    }
-
-    /// Checks every point of a host's replica that was received as layers; gives the newest one's verdict.
-    fn check_points(&self, host: &Host) -> Result<(usize, Verdict)> {
-        let mut newest = None;
-        let mut checked = 0;
-        for point in host.points(VM)? {
-            let id = point["point"].as_str().context("a point has an id")?;
-            // What was adopted in place has no layer of its own, and points merge away while we look.
-            let Ok(images) = host.point_images(VM, id) else { continue };
-            let verdict = oracle::check(&images);
-            let still_there = host.points(VM)?.iter().any(|p| p["point"] == point["point"]);
-            match verdict {
-                Ok(verdict) => newest = Some(verdict),
-                Err(violation) if still_there => {
-                    return Err(violation).with_context(|| format!("point {id}"));
-                }
-                Err(_) => continue,
-            }
-            checked += 1;
-        }
-        Ok((checked, newest.context("no point could be checked")?))
-    }
-}
-
-fn story(keep: bool) -> Result<()> {
-    let began = Instant::now();
-    let mut s = begin()?;
-    first_copy(&mut s)?;
-    test_failover(&mut s)?;
-    planned(&mut s)?;
-    unplanned(&mut s)?;
-    failback(&mut s)?;
-    println!("\nThe story holds. {:.0} s in all.", began.elapsed().as_secs_f64());
-    if keep {
-        let (a, b) = (s.pair.a.root.clone(), s.pair.b.root.clone());
+fn show() -> Result<()> {
+    let binary = binary()?;
+    let pair = story::tell(&binary)?;
+    if env::args().any(|arg| arg == "--keep") {
         println!("\nThe hosts go on running. Talk to them:");
-        for root in [&a, &b] {
-            println!("  {} --root {} status", binary()?.display(), root.display());
+        for host in [&pair.a, &pair.b] {
+            println!("  {} --root {} status", binary.display(), host.root.display());
         }
-        println!("Ctrl-C ends them.");
+        println!(
+            "Ctrl-C ends this program; the hosts' daemons and guests then run on under {}.",
+            pair.root.path().display()
+        );
         loop {
             std::thread::park();
         }
@@ -110,205 +33,9 @@ fn story(keep: bool) -> Result<()> {
     Ok(())
 }
 
-fn begin() -> Result<Story> {
-    println!("Two hosts, a.example and b.example, and a guest with two disks that writes a known history.");
-    let pair = Pair::start(&binary()?)?;
-    let serial = pair.root.join("serial.log");
-    let mut disks = vec![];
-    for (letter, size) in ["a", "b"].iter().zip(DISKS_BYTES) {
-        let path = pair.root.join(format!("{letter}/disk-{letter}.qcow2"));
-        let made = Command::new("qemu-img")
-            .args(["create", "-q", "-f", "qcow2"])
-            .arg(&path)
-            .arg(size.to_string())
-            .status()?;
-        ensure!(made.success(), "qemu-img create failed");
-        disks.push((path, "qcow2"));
-    }
-    let spec = GuestSpec::new(VM, &disks, &serial);
-    let xml = pair.root.join("guest.xml");
-    fs::write(&xml, domain_xml(&spec)?)?;
-    pair.a.run(&["vm", "define", &xml.to_string_lossy()])?;
-    pair.a.run(&["vm", "start", VM])?;
-    let s = Story { pair, serial, step: 0, began: Instant::now() };
-    wait_for_acks(&s.serial, 20)?;
-    Ok(s)
-}
-
-fn wait_for_acks(serial: &Path, more: u64) -> Result<()> {
-    let from = oracle::read_log(serial)?.acks;
-    poll_for(BOUND, || (oracle::read_log(serial).ok()?.acks >= from + more).then_some(()))
-        .with_context(|| format!("the guest does not write; see {}", serial.display()))
-}
-
-fn number(view: &Value, key: &str) -> u64 {
-    view[key].as_u64().unwrap_or(0)
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-fn first_copy(s: &mut Story) -> Result<()> {
-    s.say("protect: the first copy of a running VM, then a cycle a second");
-    s.pair.a.run(&[
-        "protect",
-        VM,
-        "--to",
-        "b.example",
-        "--interval",
-        "1",
-        "--history",
-        "4",
-        "--history-every",
-        "2s",
-    ])?;
-    s.fact(&format!("first copy: {} sent", mib(number(&s.pair.a.status(VM)?, "sent_bytes"))));
-    let before = s.last_ack()?;
-    s.pair.a.wait_cycles(VM, 12, BOUND)?;
-    let status = s.pair.a.status(VM)?;
-    s.fact(&format!(
-        "cycles: {} done, {} late, the last took {} ms for {}",
-        status["cycles_succeeded"],
-        status["cycles_missed"],
-        status["last_cycle_ms"],
-        mib(number(&status, "last_cycle_bytes"))
-    ));
-    let (points, verdict) = s.check_points(&s.pair.b)?;
-    verdict.at_least(before)?;
-    s.fact(&format!(
-        "{points} recovery points checked: each a prefix of the guest's history, the same on both disks"
-    ));
-    Ok(())
-}
-
-fn test_failover(s: &mut Story) -> Result<()> {
-    s.say("a test failover from the oldest point, while cycles go on");
-    let points = s.pair.b.points(VM)?;
-    let oldest = points.first().and_then(|p| p["point"].as_str()).context("no point")?.to_owned();
-    s.pair.b.run(&["failover", VM, "--test", "--point", &oldest])?;
-    let vms = s.pair.b.run(&["vm", "list"])?;
-    let name = format!("{VM} - Test");
-    let test = vms.as_array().and_then(|vms| vms.iter().find(|vm| vm["name"] == name.as_str()));
-    let id = test.and_then(|vm| vm["vm"].as_str()).context("no test VM")?.to_owned();
-    let serial = PathBuf::from(format!("{}.{id}", s.serial.display()));
-    wait_for_acks(&serial, 5)?;
-    s.fact("the test VM has booted from that point and writes");
-    s.pair.a.wait_cycles(VM, 2, BOUND)?;
-    s.fact("replication went on meanwhile");
-    s.pair.b.run(&["failover", VM, "--test", "--end"])?;
-    let (points, _) = s.check_points(&s.pair.b)?;
-    s.fact(&format!("test VM removed; {points} points checked: none was touched"));
-    Ok(())
-}
-
-fn planned(s: &mut Story) -> Result<()> {
-    s.say("planned failover to b.example, and back: no copy");
-    for (from, to) in [("a.example", "b.example"), ("b.example", "a.example")] {
-        let sent_before = number(&s.pair.host(to).status(VM)?, "sent_bytes");
-        s.pair.host(from).run(&["failover", VM, "--planned"])?;
-        s.pair.host(to).wait_state(VM, 5, BOUND)?;
-        s.fact(&format!("{from} shut the guest down, shipped the rest and handed over; it runs on {to}"));
-        s.pair.host(to).run(&["reverse", VM])?;
-        s.pair.host(to).wait_cycles(VM, 3, BOUND)?;
-        wait_for_acks(&s.serial, 10)?;
-        let before = s.last_ack()?;
-        s.pair.host(to).wait_cycles(VM, 2, BOUND)?;
-        let sent = number(&s.pair.host(to).status(VM)?, "sent_bytes") - sent_before;
-        let (points, verdict) = s.check_points(s.pair.host(from))?;
-        verdict.at_least(before)?;
-        let size: u64 = DISKS_BYTES.iter().sum();
-        ensure!(sent < size / 4, "{sent} bytes were sent after the reversal");
-        s.fact(&format!(
-            "reversed: {to} sends to {from}, {} so far of {}; {points} points checked",
-            mib(sent),
-            mib(size)
-        ));
-    }
-    Ok(())
-}
-
-fn unplanned(s: &mut Story) -> Result<()> {
-    s.say("a.example dies: daemon and QEMU killed");
-    s.pair.a.wait_cycles(VM, 6, BOUND)?;
-    let acked = s.last_ack()?;
-    s.pair.a.wait_cycles(VM, 2, BOUND)?;
-    s.pair.a.kill_daemon()?;
-    wait_for_acks(&s.serial, 10)?;
-    s.pair.a.kill_qemu(VM)?;
-    let (_, verdict) = s.check_points(&s.pair.b)?;
-    verdict.at_least(acked)?;
-    s.fact(
-        "the newest point holds what was acknowledged before its cut; what came later is lost with a.example",
-    );
-
-    s.say("unplanned failover, revert, failover to an earlier point, commit");
-    let boots = oracle::read_log(&s.serial)?.boots;
-    s.pair.b.run(&["failover", VM])?;
-    s.fact("failed over to the latest point: the VM runs on b.example");
-    wait_for_boot(s, boots)?;
-    s.pair.b.run(&["revert", VM])?;
-    s.fact("reverted: b.example is the replica again, a.example has the right to run");
-    let points = s.pair.b.points(VM)?;
-    let earlier =
-        points.iter().rev().nth(1).and_then(|p| p["point"].as_str()).context("no earlier point")?.to_owned();
-    let boots = oracle::read_log(&s.serial)?.boots;
-    s.pair.b.run(&["failover", VM, "--point", &earlier])?;
-    wait_for_boot(s, boots)?;
-    wait_for_acks(&s.serial, 20)?;
-    s.fact(&format!("failed over to point {}: the guest has booted and writes", &earlier[..8]));
-    s.pair.b.run(&["commit", VM])?;
-    s.fact("committed");
-
-    s.say("a.example returns, and is refused as primary");
-    s.pair.a.start()?;
-    let status = s.pair.a.wait_state(VM, 8, BOUND)?;
-    ensure!(status["may_run"] == false, "a.example still claims the VM");
-    ensure!(status["power_state"] != "running", "the superseded VM runs");
-    let issue = status["issues"].as_array().and_then(|i| i.iter().find(|i| i["id"] == "superseded"));
-    s.fact(issue.and_then(|i| i["message"].as_str()).context("it does not say so")?);
-    Ok(())
-}
-
-fn wait_for_boot(s: &Story, boots: usize) -> Result<()> {
-    poll_for(BOUND, || (oracle::read_log(&s.serial).ok()?.boots > boots).then_some(()))
-        .context("the guest does not boot")
-}
-
-fn failback(s: &mut Story) -> Result<()> {
-    s.say("failback: home by the difference");
-    let before = number(&s.pair.b.status(VM)?, "sent_bytes");
-    s.pair.a.run(&["failback", VM])?;
-    s.pair.a.wait_state(VM, 14, BOUND)?;
-    let sent = number(&s.pair.b.status(VM)?, "sent_bytes") - before;
-    let size: u64 = DISKS_BYTES.iter().sum();
-    s.fact(&format!("the difference is here: {} sent, of disks of {}", mib(sent), mib(size)));
-    let points = s.pair.a.points(VM)?;
-    let kept = points
-        .iter()
-        .find(|p| p["note"].is_string())
-        .context("what was never shipped is not shown as a point")?;
-    s.fact(&format!(
-        "point {}: {}",
-        &kept["point"].as_str().unwrap_or_default()[..8],
-        kept["note"].as_str().unwrap_or_default()
-    ));
-    s.pair.a.run(&["failback", VM, "--complete"])?;
-    s.pair.a.wait_state(VM, 3, BOUND)?;
-    s.fact("completed: shut down over there, the rest shipped, running here");
-
-    s.say("replication goes on as at the start");
-    wait_for_acks(&s.serial, 20)?;
-    let before = s.last_ack()?;
-    s.pair.a.wait_cycles(VM, 6, BOUND)?;
-    let (points, verdict) = s.check_points(&s.pair.b)?;
-    verdict.at_least(before)?;
-    let show = s.pair.a.run(&["vm", "show", VM])?;
-    let path = show["disks"][0]["path"].as_str().unwrap_or_default().to_owned();
-    ensure!(path.ends_with("disk-a.qcow2"), "the VM runs from {path}, not from its own disk");
-    s.fact(&format!(
-        "the VM runs from its own disk; {points} points on b.example checked, history of {} boots",
-        verdict.epochs.len()
-    ));
-    Ok(())
+/// `relevo` beside this binary.
+fn binary() -> Result<PathBuf> {
+    let path = env::current_exe()?.with_file_name("relevo");
+    ensure!(path.exists(), "{} does not exist: cargo build -p relevo", path.display());
+    Ok(path)
 }
