@@ -87,6 +87,14 @@ impl Pair {
         Ok(Self { a, b, root })
     }
 
+    /// Leaves both hosts running with all that is on them: their folder and the daemons' process ids.
+    pub fn keep(self) -> (PathBuf, String) {
+        let pids = [&self.a, &self.b].map(|host| host.daemon.as_ref().map_or(0, Child::id).to_string());
+        let root = self.root.path().to_owned();
+        std::mem::forget(self);
+        (root, pids.join(" "))
+    }
+
     pub fn host(&self, name: &str) -> &Host {
         if self.a.name == name { &self.a } else { &self.b }
     }

@@ -22,13 +22,8 @@ fn show() -> Result<()> {
         for host in [&pair.a, &pair.b] {
             println!("  {} --root {} status", binary.display(), host.root.display());
         }
-        println!(
-            "Ctrl-C ends this program; the hosts' daemons and guests then run on under {}.",
-            pair.root.path().display()
-        );
-        loop {
-            std::thread::park();
-        }
+        let (root, pids) = pair.keep();
+        println!("To end it: kill {pids}; the guest's QEMU and the files are under {}", root.display());
     }
     Ok(())
 }
