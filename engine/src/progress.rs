@@ -173,7 +173,6 @@ impl Relationship {
                 let auto = self.settings.auto_resynchronize;
                 self.state = if auto { S::Resynchronizing } else { S::WaitingForResynchronize };
             }
-            WorkKind::TakeBack => self.superseded = None,
             _ => {}
         }
         if !work.kind.is_turn() {

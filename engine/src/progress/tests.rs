@@ -119,3 +119,20 @@ fn a_superseded_host_pauses_its_vm_whenever_it_starts() {
     assert!(apply(&mut r, 1, Event::Started).contains(&Effect::PauseVm));
     assert_eq!((r.state, r.wants_running), (S::Critical, false));
 }
+
+#[test]
+fn a_host_superseded_while_it_took_its_vm_back_stays_superseded() {
+    let mut r = record(Mode::Primary, S::Critical, Token::Offered { generation: generation(3, "a", 3) });
+    apply(&mut r, 0, Event::Tick);
+    apply(&mut r, 0, Event::Done(StepResult::Plain));
+    assert_eq!((step(&r), r.may_run()), ("resume the VM", true));
+    let theirs = record(
+        Mode::Replica,
+        S::Recovered,
+        Token::Held { generation: generation(4, "b", 4), acknowledged: false },
+    );
+    apply(&mut r, 0, Event::Heard(theirs.standing(true)));
+    assert!(apply(&mut r, 0, Event::Done(StepResult::Plain)).contains(&Effect::PauseVm));
+    assert_eq!((r.work.is_none(), r.state, r.superseded.is_some()), (true, S::Critical, true));
+    assert!(apply(&mut r, 0, Event::Started).contains(&Effect::PauseVm));
+}
