@@ -40,7 +40,13 @@ fn keep(host: &Host, vm: VmId, cancel: &AtomicBool) {
         let Some(owner) = host.owner(vm) else { return };
         let record = owner.record();
         let busy = record.work.is_some() || record.failed_over.is_some() || record.mode != Mode::Replica;
-        let steady = matches!(record.state, ReplicationState::Replicating | ReplicationState::Suspended);
+        let steady = matches!(
+            record.state,
+            ReplicationState::Replicating
+                | ReplicationState::Suspended
+                | ReplicationState::FailbackInProgress
+                | ReplicationState::FailbackComplete
+        );
         if busy || !steady {
             return;
         }
@@ -62,7 +68,9 @@ fn keep(host: &Host, vm: VmId, cancel: &AtomicBool) {
 fn keep_once(host: &Host, vm: VmId, policy: Policy, cancel: &AtomicBool) -> Result<Step, String> {
     let store = host.store(vm).map_err(|failure| failure.message)?;
     let points = store.points().map_err(|error| chain(&error))?;
-    let hide = layers::retention(&points, policy);
+    let mut hide = layers::retention(&points, policy);
+    // What a former primary wrote and never shipped is an operator's to drop.
+    hide.retain(|delta| points.iter().any(|point| point.delta == *delta && point.note.is_empty()));
     store.hide(&hide).map_err(|error| chain(&error))?;
     store.coalesce_step(cancel).map_err(|error| chain(&error))
 }
