@@ -200,6 +200,10 @@ impl Owner {
         if let Err(failure) = self.reconcile().await {
             tracing::error!(vm = %self.record.name, %failure, "cannot reconcile after the start");
         }
+        if let Some(work) = &self.record.work {
+            let step = work.step().map_or("", Step::name);
+            tracing::info!(vm = %self.record.name, work = work.kind.name(), step, "resuming");
+        }
         self.apply(Event::Started).await;
         loop {
             let wait = self.until_next();
@@ -692,8 +696,8 @@ impl Owner {
     fn done_for_peer(&self, operation: &Operation) -> Option<PeerResult> {
         let r = &self.record;
         match operation {
-            Operation::Yield if r.mode == Mode::Replica && r.work.is_none() && !r.may_run() => {
-                let base = r.latest?;
+            Operation::Yield => {
+                let base = r.yielded()?;
                 let changes = steps::own_changes(&self.host, r.vm).unwrap_or_default();
                 Some(PeerResult::Yielded { base, changes })
             }

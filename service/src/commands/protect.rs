@@ -160,7 +160,7 @@ fn chosen_disks(domain: &DomainInfo, wanted: Option<&[String]>) -> Result<Vec<Di
             "disk-refused",
             format!("{} has disks that cannot be replicated: {}", domain.name, refused.join("; ")),
         )
-        .hint("name the disks that shall be replicated with --disk"));
+        .hint("name the disks that shall be replicated with --disks"));
     }
     if chosen.is_empty() {
         return Err(Failure::new(

@@ -40,6 +40,12 @@ pub fn stop_guest(c: &StepContext, force: bool) -> Result<(), StepFailure> {
     }
 }
 
+/// The right may have moved since the step was planned: asked right before it is used.
+pub fn require_right(c: &StepContext) -> Result<(), StepFailure> {
+    let holds = c.host.owner(c.record.vm).is_some_and(|owner| owner.record().may_run());
+    if holds { Ok(()) } else { Err(StepFailure::Superseded) }
+}
+
 pub fn destroy(c: &StepContext) -> Result<(), StepFailure> {
     let (hypervisor, vm) = (&c.host.hypervisor, c.record.vm);
     if hypervisor.is_active(vm).map_err(|e| hypervisor_failure("look at the VM", &e))? {
@@ -90,6 +96,7 @@ fn changed_at(path: &Path) -> i64 {
 
 /// Defines the domain as it was before [`undefine`]. Its disks stand where they stood.
 pub fn define_own(c: &StepContext) -> Result<(), StepFailure> {
+    require_right(c)?;
     let (hypervisor, vm) = (&c.host.hypervisor, c.record.vm);
     if hypervisor.domain(vm).map_err(|e| hypervisor_failure("look at the VM", &e))?.is_some() {
         return Ok(());
@@ -103,6 +110,7 @@ pub fn define_own(c: &StepContext) -> Result<(), StepFailure> {
 }
 
 pub fn start(c: &StepContext) -> Result<(), StepFailure> {
+    require_right(c)?;
     let (hypervisor, vm) = (&c.host.hypervisor, c.record.vm);
     if hypervisor.is_active(vm).map_err(|e| hypervisor_failure("look at the VM", &e))? {
         return Ok(());
@@ -112,6 +120,7 @@ pub fn start(c: &StepContext) -> Result<(), StepFailure> {
 
 /// The token came back: a VM that was paused because of it goes on.
 pub fn resume(c: &StepContext) -> Result<(), StepFailure> {
+    require_right(c)?;
     let (hypervisor, vm) = (&c.host.hypervisor, c.record.vm);
     match hypervisor.state(vm).map_err(|e| hypervisor_failure("look at the VM", &e))? {
         Some(DomainState::Paused) => {

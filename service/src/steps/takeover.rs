@@ -9,7 +9,7 @@ use crate::{
 use catalog::{ClusterList, OverlayKind};
 use engine::{FailoverType, StepFailure};
 use hypervisor::xml;
-use model::{DeltaId, DiskId};
+use model::{DeltaId, DiskId, sums::SumsReader};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -58,6 +58,7 @@ pub fn make_overlay(c: &StepContext, point: Option<DeltaId>, overlay: u32) -> Re
 /// names and the generation id stays as the point's domain has it.
 pub fn define_overlay(c: &StepContext) -> Result<(), StepFailure> {
     let (host, vm) = (&c.host, c.record.vm);
+    super::domain::require_right(c)?;
     let point = point_of(c)?;
     let failed_over = c.record.failed_over.as_ref().expect("checked by point_of");
     let store = host.store(vm).map_err(|f| recoverable(&f))?;
@@ -172,11 +173,22 @@ pub fn record_lists(c: &StepContext) -> Result<(), StepFailure> {
     if already.iter().any(|list| list.label == DROPPED && list.delta == Some(point)) {
         return Ok(());
     }
+    let points = store.points().map_err(|e| layers_failure("read the points", &e))?;
+    let newest = points.last().is_some_and(|last| last.delta == point && last.base.is_some());
     let mut lists = vec![];
     for disk in host.disks(vm).map_err(|f| recoverable(&f))? {
-        let clusters = store
+        let mut clusters = store
             .clusters_after(point, disk.disk)
             .map_err(|e| layers_failure("list the later points' clusters", &e))?;
+        if newest {
+            // The primary may not have heard that this delta arrived: what it wrote back to what it was
+            // before is no change to it, and differs from what is here.
+            let sums = store.folder().join(disk.disk.to_string()).join(format!("{point}.sums"));
+            let own = SumsReader::clusters(&sums).map_err(|e| {
+                StepFailure::Recoverable(format!("cannot list the point's own clusters: {}", chain(&e)))
+            })?;
+            clusters.union(&own);
+        }
         let digest = capture.digest_path(disk.disk);
         if let Some(folder) = digest.parent() {
             std::fs::create_dir_all(folder)
