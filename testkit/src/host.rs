@@ -93,7 +93,12 @@ pub struct TempRoot {
 
 impl TempRoot {
     pub fn new() -> io::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("rlv").rand_bytes(6).tempdir_in("/tmp")?;
+        Self::new_in(Path::new("/tmp"))
+    }
+
+    /// In a folder with a short path.
+    pub fn new_in(folder: &Path) -> io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("rlv").rand_bytes(6).tempdir_in(folder)?;
         Ok(Self { dir, kept: false })
     }
 

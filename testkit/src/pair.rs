@@ -48,7 +48,16 @@ pub struct Pair {
 impl Pair {
     /// Makes and starts both hosts. `binary`: the `relevo` to run.
     pub fn start(binary: &Path) -> Result<Self> {
-        let mut pair = Self::prepare(binary)?;
+        Self::start_at(TempRoot::new()?, binary)
+    }
+
+    /// As [`Self::start`], with everything below `folder`.
+    pub fn start_in(binary: &Path, folder: &Path) -> Result<Self> {
+        Self::start_at(TempRoot::new_in(folder)?, binary)
+    }
+
+    fn start_at(root: TempRoot, binary: &Path) -> Result<Self> {
+        let mut pair = Self::prepare_at(root, binary)?;
         pair.a.start()?;
         pair.b.start()?;
         for (host, other) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
@@ -60,7 +69,10 @@ impl Pair {
 
     /// Makes both hosts with their certificates and configurations; neither runs.
     pub fn prepare(binary: &Path) -> Result<Self> {
-        let root = TempRoot::new()?;
+        Self::prepare_at(TempRoot::new()?, binary)
+    }
+
+    fn prepare_at(root: TempRoot, binary: &Path) -> Result<Self> {
         let host = |letter: &str| -> Result<Host> {
             let host = Host {
                 name: format!("{letter}.example"),
@@ -179,6 +191,11 @@ impl Host {
         kill_9(child.id())?;
         child.wait()?;
         Ok(())
+    }
+
+    /// The daemon's process.
+    pub fn daemon_pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Child::id)
     }
 
     /// The QEMU process of a VM of this host.

@@ -73,6 +73,7 @@ fn carry_out(task: &Task) -> Result<()> {
         Task::Bench { arguments } => {
             prepare()?;
             cargo(["build", "--release", "--package", "relevo"], &[])?;
+            cargo(["build", "--release", "--package", "hypervisor", "--example", "bare"], &[])?;
             cargo(["run", "--quiet", "--release", "--package", "testkit", "--bin", "bench", "--"], arguments)
         }
         Task::Tidy => tidy::check(&root()),
