@@ -2,9 +2,13 @@
 //! machine. Raw figures go to `target/bench/NAME.json`, the table to `docs/performance.md`. Missed targets are
 //! shown, not failures: figures depend on the machine.
 
+mod bare;
 mod content;
 mod copy;
+mod cycle;
+mod memory;
 mod report;
+mod takeover;
 
 use anyhow::{Context, Result, bail, ensure};
 use report::{Figure, Report};
@@ -14,8 +18,10 @@ use std::{
 };
 use testkit::{GuestSpec, domain_xml, pair::Host};
 
-/// Memory holds it all: a disk's pace is none of our business.
+/// A disk's pace is none of the business of a bulk copy.
 pub const FOLDER: &str = "/dev/shm";
+/// Where guests run: libvirt gives QEMU a /dev of its own, without what lies below /dev/shm.
+pub const GUESTS_FOLDER: &str = "/tmp";
 pub const VM: &str = "guest";
 
 /// What the command line says.
@@ -28,7 +34,13 @@ pub struct Options {
 
 type Measure = fn(&Options) -> Result<Vec<Figure>>;
 
-const BENCHES: &[(&str, Measure)] = &[("first-copy", copy::first_copy)];
+const BENCHES: &[(&str, Measure)] = &[
+    ("first-copy", copy::first_copy),
+    ("turn", cycle::turn),
+    ("interval", cycle::interval),
+    ("failover", takeover::failover),
+    ("memory", memory::memory),
+];
 
 fn main() -> ExitCode {
     match run() {

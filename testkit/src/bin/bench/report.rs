@@ -153,9 +153,7 @@ fn machine() -> String {
     let qemu = said("qemu-system-x86_64", &["--version"]);
     let qemu = qemu.split(' ').nth(3).unwrap_or("unknown");
     let libvirt = said("virsh", &["--version"]);
-    format!(
-        "{cores} cores of {model}, Linux {kernel}, QEMU {qemu} (software emulation), libvirt {libvirt}; all files in memory."
-    )
+    format!("{cores} cores of {model}, Linux {kernel}, QEMU {qemu} (software emulation), libvirt {libvirt}.")
 }
 
 /// The first line that a command prints.
