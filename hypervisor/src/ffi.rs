@@ -11,13 +11,27 @@ use crate::{
 };
 use model::VmId;
 use std::{
-    ffi::{CStr, CString, c_char, c_int, c_uint, c_void},
+    ffi::{CStr, CString, c_char, c_int, c_short, c_uint, c_void},
+    fs::File,
+    mem,
+    os::fd::AsRawFd,
     ptr,
     sync::Arc,
 };
 use virt::{connect::Connect, domain::Domain, error::Error, sys};
 
 type Result<T> = std::result::Result<T, Error>;
+
+/// Whether another process holds a POSIX lock on a file, as libvirt does on its pid files.
+pub fn is_locked(file: &File) -> bool {
+    // SAFETY: zeroes are a valid `flock`: from the start to the end.
+    let mut lock: libc::flock = unsafe { mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as c_short;
+    lock.l_whence = libc::SEEK_SET as c_short;
+    // SAFETY: the descriptor is open for the call, and the lock is a live, initialized `flock`.
+    let answered = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) };
+    answered == 0 && lock.l_type != libc::F_UNLCK as c_short
+}
 
 /// A checkpoint's handle.
 pub struct Checkpoint {

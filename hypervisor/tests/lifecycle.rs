@@ -40,6 +40,47 @@ fn a_root_that_another_process_holds_is_refused_by_name() {
 }
 
 #[test]
+fn a_start_that_was_cut_off_before_its_process_is_forgotten() {
+    let dir = tempfile::Builder::new().prefix("rv").tempdir_in("/tmp").unwrap();
+    let uri = hypervisor::prepare_embedded_root(dir.path()).unwrap();
+    let (vm, definition) = (VmId::random(), dir.path().join("domain.xml"));
+    std::fs::write(&definition, domain_xml("cut", vm, &[])).unwrap();
+    let note = dir.path().join("run/qemu/cut.xml");
+    let copy = dir.path().join("copy");
+    // In a process of its own: this one can open the root but once.
+    let script = format!("define {}; start --paused cut; domstate cut", text(&definition));
+    let mut virsh = Command::new("virsh")
+        .args(["-q", "-c", &uri])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut answers = BufReader::new(virsh.stdout.take().unwrap()).lines();
+    let mut input = virsh.stdin.take().unwrap();
+    writeln!(input, "{script}").unwrap();
+    assert!(answers.by_ref().map(Result::unwrap).any(|line| line.trim() == "paused"), "it started");
+    std::fs::copy(&note, &copy).unwrap();
+    writeln!(input, "destroy cut").unwrap();
+    drop(input);
+    assert!(virsh.wait().unwrap().success());
+
+    // What libvirt had on disk when it was killed just before QEMU.
+    let text = std::fs::read_to_string(&copy).unwrap();
+    let (head, tail) = text.split_once("<domstatus ").unwrap();
+    let (_, tail) = tail.split_once('>').unwrap();
+    let job = "<job type='none' async='start'/>";
+    let text = format!("{head}<domstatus state='paused' reason='starting up' pid='0'>{job}{tail}");
+    std::fs::write(&note, text).unwrap();
+
+    let hypervisor = Hypervisor::connect(&uri).unwrap();
+    assert!(!hypervisor.is_active(vm).unwrap(), "there is no such process");
+    hypervisor.start_paused(vm).unwrap();
+    assert!(hypervisor.is_active(vm).unwrap());
+    hypervisor.destroy(vm).unwrap();
+}
+
+#[test]
 fn a_domain_lives_and_every_step_is_an_event() {
     let host = Host::new();
     let hypervisor = host.hypervisor().clone();
