@@ -7,7 +7,7 @@ use crate::{
     peer::{Answer, Message, PeerRequest, PeerResult},
 };
 use engine::{Operation, Relationship, StepFailure, StepResult, Token, standing::TokenKind};
-use model::{DeltaId, Generation, HostName, Mode, ReplicationState, VmId};
+use model::{DeltaId, Generation, HostName, Mode, VmId};
 use std::time::Duration;
 use transport::{CallError, LinkError, LinkProblem};
 
@@ -174,9 +174,11 @@ pub async fn fail_over(c: StepContext, start: bool) -> StepOutcome {
         return Err(StepFailure::Refused("nothing was replicated yet".to_owned()));
     };
     let operation = Operation::Failover { point, start };
+    // It may be busy with the next operation by the time we look, and that may need us.
+    let failing_over = engine::WorkKind::Failover.name();
     operate(&c, operation, vec![], |answer| {
-        answer.standing.as_ref().is_some_and(|s| s.state == ReplicationState::Recovered)
-            && answer.work.is_none()
+        let holds = answer.standing.as_ref().is_some_and(|s| s.token == TokenKind::Held);
+        holds && answer.work.as_deref() != Some(failing_over)
     })
     .await
     .map(|_| StepResult::Plain)
