@@ -39,6 +39,9 @@ pub enum EncodeError {
 /// Levels that [`Compression::Adaptive`] climbs, cheapest first.
 const LADDER: [Option<i32>; 5] = [None, Some(-5), Some(1), Some(3), Some(6)];
 
+/// Twice a gigabit link: compression on one core hardly makes a stream faster than that.
+pub const LINK_BYTES_PER_S_MAX: f64 = 250e6;
+
 pub struct Encoder {
     /// Frames before it are counted and checked, not written.
     from: Mark,
@@ -80,13 +83,15 @@ impl Encoder {
         self.data_bytes
     }
 
-    /// Tells how full the queue behind the encoder is, 0 to 1. A long queue means that the link is the
-    /// bottleneck and time for compression is free.
-    pub fn observe_queue(&mut self, fill: f32) {
-        if fill >= 0.75 {
-            self.rung = (self.rung + 1).min(LADDER.len() - 1);
-        } else if fill <= 0.25 {
+    /// Tells how full the queue behind the encoder is, 0 to 1, and how fast bytes left it of late. A long
+    /// queue means that what follows is the bottleneck. Where that is a link, time for compression is free;
+    /// above [`LINK_BYTES_PER_S_MAX`] it is a processor, the receiver's or our own, and compression would only
+    /// take more of it.
+    pub fn observe_queue(&mut self, fill: f32, bytes_per_s: f64) {
+        if fill <= 0.25 || bytes_per_s > LINK_BYTES_PER_S_MAX {
             self.rung = self.rung.saturating_sub(1);
+        } else if fill >= 0.75 {
+            self.rung = (self.rung + 1).min(LADDER.len() - 1);
         }
     }
 

@@ -4,7 +4,7 @@
 use crate::{
     client::{Client, SendOptions},
     connect::RequestBody,
-    encode::{Compression, EncodeError, Encoder},
+    encode::{BATCH_BYTES, Compression, EncodeError, Encoder},
     error::SendError,
     header::{DeltaHeader, Mark},
     limit::Limiter,
@@ -20,6 +20,7 @@ use std::{
     collections::VecDeque,
     io,
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -128,13 +129,15 @@ fn encode(
     progress: &Progress,
 ) -> Result<(), Failure> {
     let mut encoder = Encoder::new(from, compression).map_err(Failure::Encode)?;
+    let mut pace = Pace { since: Instant::now(), bytes: 0, bytes_per_s: 0.0 };
     while let Some(chunk) = chunks.blocking_recv() {
         encoder.push(&chunk?).map_err(Failure::Encode)?;
         progress.frames.store(encoder.mark().frames, Relaxed);
         progress.raw_bytes.store(encoder.data_bytes(), Relaxed);
         if let Some(batch) = encoder.take_batch() {
             let queued = to.max_capacity() - to.capacity();
-            encoder.observe_queue(queued as f32 / to.max_capacity() as f32);
+            pace.count(batch.len());
+            encoder.observe_queue(queued as f32 / to.max_capacity() as f32, pace.bytes_per_s);
             if to.blocking_send(Ok(batch.into())).is_err() {
                 return Ok(());
             }
@@ -143,6 +146,23 @@ fn encode(
     let last = encoder.finish().map_err(Failure::Encode)?;
     let _ = to.blocking_send(Ok(last.into()));
     Ok(())
+}
+
+/// How fast batches go, over the last queue's length of them: a single one tells of its moment only.
+struct Pace {
+    since: Instant,
+    bytes: usize,
+    bytes_per_s: f64,
+}
+
+impl Pace {
+    fn count(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes >= BATCHES_QUEUED * BATCH_BYTES {
+            self.bytes_per_s = self.bytes as f64 / self.since.elapsed().as_secs_f64();
+            (self.since, self.bytes) = (Instant::now(), 0);
+        }
+    }
 }
 
 /// The body of the request.
