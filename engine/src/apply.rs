@@ -54,7 +54,8 @@ impl Relationship {
                     }
                     self.resync = Some(reason);
                     if matches!(self.state, S::Replicating) && self.work.is_none() {
-                        self.state = S::WaitingForResynchronize;
+                        let auto = self.settings.auto_resynchronize;
+                        self.state = if auto { S::Resynchronizing } else { S::WaitingForResynchronize };
                     }
                 }
                 // What follows from it begins with the next event: a starting daemon says this first, and

@@ -40,6 +40,18 @@ fn a_loss_of_tracking_within_a_turn_outlives_it() {
 }
 
 #[test]
+fn a_loss_of_tracking_between_two_turns_is_made_up_for_unasked_or_waits_as_was_set() {
+    for (auto, state) in [(true, S::Resynchronizing), (false, S::WaitingForResynchronize)] {
+        let mut r = shipping(WorkKind::Cycle);
+        (r.work, r.settings.auto_resynchronize) = (None, auto);
+        apply(&mut r, 0, Event::TrackingLost("QEMU was killed".into()));
+        assert_eq!(r.state, state);
+        apply(&mut r, 1, Event::Started);
+        assert_eq!((r.state, r.work.is_some()), (state, auto));
+    }
+}
+
+#[test]
 fn a_comparison_that_was_shipped_ends_the_need_for_one() {
     let mut r = shipping(WorkKind::Resync);
     r.resync = Some("a crash".into());
