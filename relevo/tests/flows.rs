@@ -1,0 +1,358 @@
+//! Whole flows on two real hosts, beside the story that the demo tells: kinds of disks, a VM that is shut off,
+//! a primary that returns, and what an operator does between. The guest's writes are the judge.
+
+mod support;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use support::{BOUND, Stage, VM, binary, image};
+use testkit::{
+    GuestSpec,
+    oracle::{self, read_log},
+    pair::{Host, Pair},
+    poll, poll_for,
+};
+
+/// Long enough a history that no point goes while a test looks.
+const KEEP_ALL: [&str; 6] = ["--interval", "1", "--history", "24", "--history-every", "1s"];
+
+fn run(program: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(args).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program} {}: {said}", args.join(" "));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A guest with these disks (format and size) on host a, protected.
+fn stage(disks: &[(&str, u64)], ops_per_s: f64) -> Result<Stage> {
+    let pair = Pair::start(binary())?;
+    let mut made = vec![];
+    for (index, (format, size_bytes)) in disks.iter().enumerate() {
+        let path = pair.root.join(format!("a/disk-{index}.{format}"));
+        image(&path, format, *size_bytes)?;
+        made.push((path, *format));
+    }
+    begin(pair, &made, ops_per_s)
+}
+
+fn begin(pair: Pair, disks: &[(PathBuf, &str)], ops_per_s: f64) -> Result<Stage> {
+    let mut spec = GuestSpec::new(VM, disks, &pair.root.join("serial.log"));
+    spec.writer.ops_per_s = ops_per_s;
+    let stage = Stage::with(pair, &spec)?;
+    protect(&stage.pair.a)?;
+    Ok(stage)
+}
+
+fn protect(host: &Host) -> Result<()> {
+    let args: Vec<&str> = ["protect", VM, "--to", "b.example"].into_iter().chain(KEEP_ALL).collect();
+    host.run(&args)?;
+    Ok(())
+}
+
+fn ids(host: &Host) -> Result<Vec<String>> {
+    let points = host.points(VM)?;
+    Ok(points.iter().filter_map(|point| Some(point["point"].as_str()?.to_owned())).collect())
+}
+
+fn disk_paths(host: &Host) -> Result<Vec<String>> {
+    let view = host.run(&["vm", "show", VM])?;
+    let disks = view["disks"].as_array().context("no disks")?;
+    Ok(disks.iter().filter_map(|disk| Some(disk["path"].as_str()?.to_owned())).collect())
+}
+
+/// Demands that the newest point on `to` is, byte for byte, what the disks of the VM on `from` hold, which
+/// must not write: it is paused, or shut off.
+fn compare_bytes(from: &Host, to: &Host) -> Result<()> {
+    from.wait_cycles(VM, 2, BOUND)?;
+    from.run(&["suspend", VM])?;
+    poll_for(BOUND, || (from.status(VM).ok()?["activity"] == "").then_some(()))
+        .context("it does not rest")?;
+    let newest = ids(to)?.pop().context("no point")?;
+    for (disk, copy) in disk_paths(from)?.iter().zip(to.point_images(VM, &newest)?) {
+        run("qemu-img", &["compare", "-U", disk, &copy.to_string_lossy()])?;
+    }
+    from.run(&["resume", VM])?;
+    Ok(())
+}
+
+/// The same with the VM paused for it.
+fn compare_paused(from: &Host, to: &Host) -> Result<()> {
+    from.run(&["vm", "pause", VM])?;
+    compare_bytes(from, to)?;
+    from.run(&["vm", "start", VM])?;
+    Ok(())
+}
+
+fn boots(stage: &Stage) -> Result<usize> {
+    Ok(read_log(&stage.serial)?.boots)
+}
+
+fn wait_for_boot(stage: &Stage, before: usize) -> Result<()> {
+    let booted = || (read_log(&stage.serial).ok()?.boots > before).then_some(());
+    poll_for(BOUND, booted).context("the guest does not boot")?;
+    stage.wait_for_acks(5)
+}
+
+#[test]
+fn every_point_of_three_disks_holds_a_prefix_of_the_history() -> Result<()> {
+    let pair = Pair::start(binary())?;
+    let path = |name: &str| pair.root.join(format!("a/{name}"));
+    let base = path("base.qcow2");
+    image(&base, "qcow2", 64 << 20)?;
+    // Beyond what the guest writes to, so that it must come from the backing file.
+    run("qemu-io", &["-c", "write -P 0x5a 20M 3M", &base.to_string_lossy()])?;
+    let base = base.to_string_lossy();
+    let overlay = path("overlay.qcow2");
+    let args = ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &base, &overlay.to_string_lossy()];
+    run("qemu-img", &args)?;
+    image(&path("plain.qcow2"), "qcow2", 96 << 20)?;
+    image(&path("odd.qcow2"), "qcow2", (48 << 20) + 4096 + 512)?;
+    let disks = [(overlay.clone(), "qcow2"), (path("plain.qcow2"), "qcow2"), (path("odd.qcow2"), "qcow2")];
+    let stage = begin(pair, &disks, 60.0)?;
+    let (a, b) = (&stage.pair.a, &stage.pair.b);
+
+    let mut checked = BTreeSet::new();
+    let mut failure = None;
+    let many = poll(BOUND, || {
+        for id in ids(b).unwrap_or_default() {
+            if checked.contains(&id) {
+                continue;
+            }
+            let Ok(images) = b.point_images(VM, &id) else { continue };
+            match oracle::check(&images) {
+                Ok(_) => drop(checked.insert(id)),
+                // It may have merged away under the reader.
+                Err(violation) if ids(b).is_ok_and(|still| still.contains(&id)) => {
+                    failure = Some((id, violation));
+                }
+                Err(_) => {}
+            }
+        }
+        failure.is_some() || checked.len() >= 20
+    });
+    if let Some((id, violation)) = failure {
+        return Err(violation).with_context(|| format!("point {id}"));
+    }
+    ensure!(many, "only {} points could be checked", checked.len());
+    stage.check_newest(a, b)?;
+    compare_paused(a, b)?;
+    stage.wait_for_acks(10)?;
+    stage.check_newest(a, b)?;
+    Ok(())
+}
+
+#[test]
+fn a_shut_off_vm_replicates_and_goes_on_after_its_start() -> Result<()> {
+    let stage = stage(&[("qcow2", 64 << 20), ("qcow2", (32 << 20) + 4096)], 20.0)?;
+    let (a, b) = (&stage.pair.a, &stage.pair.b);
+    stage.check_newest(a, b)?;
+    let before = boots(&stage)?;
+    a.run(&["vm", "stop", VM])?;
+    let last = stage.last_ack()?;
+    compare_bytes(a, b)?;
+    let (_, verdict) = stage.check_points(b)?;
+    verdict.at_least(last)?;
+    a.run(&["vm", "start", VM])?;
+    wait_for_boot(&stage, before)?;
+    let verdict = stage.check_newest(a, b)?;
+    ensure!(verdict.epochs.len() == 2, "the point holds {} boots, not 2", verdict.epochs.len());
+    compare_paused(a, b)
+}
+
+/// `unreachable`: the old primary starts when nobody can tell it yet.
+fn old_primary_returns(unreachable: bool) -> Result<()> {
+    let mut stage = stage(&[("qcow2", 64 << 20)], 20.0)?;
+    stage.check_newest(&stage.pair.a, &stage.pair.b)?;
+    stage.pair.a.kill_daemon()?;
+    stage.pair.b.run(&["failover", VM])?;
+    let before = (ids(&stage.pair.b)?, stage.pair.b.status(VM)?["generation"].clone());
+    if unreachable {
+        stage.pair.b.stop();
+        stage.pair.a.start()?;
+        ensure!(stage.pair.a.status(VM)?["power_state"] == "running", "stopped by its own daemon's start");
+        stage.pair.b.start()?;
+    } else {
+        stage.pair.a.start()?;
+    }
+    let status = stage.pair.a.wait_state(VM, 8, BOUND)?;
+    let issues = status["issues"].as_array().context("no issues")?;
+    ensure!(issues.iter().any(|issue| issue["id"] == "superseded"), "it does not say so: {issues:?}");
+    ensure!(status["may_run"] == false, "two hosts hold the right to run");
+    let paused = || (stage.pair.a.status(VM).ok()?["power_state"] == "paused").then_some(());
+    poll_for(BOUND, paused).context("the superseded VM is not paused")?;
+    ensure!(stage.pair.a.run(&["vm", "start", VM]).is_err(), "the superseded VM can be started");
+
+    let b = &stage.pair.b;
+    ensure!(b.state(VM)? == 5 && b.status(VM)?["power_state"] == "running", "b's VM was touched");
+    let after = (ids(b)?, b.status(VM)?["generation"].clone());
+    ensure!(after == before, "b's replica was touched: {before:?} {after:?}");
+    stage.check_points(b)?;
+    Ok(())
+}
+
+#[test]
+fn an_old_primary_that_returns_with_its_vm_running_pauses_it() -> Result<()> {
+    old_primary_returns(false)
+}
+
+#[test]
+fn an_old_primary_that_cannot_ask_learns_it_when_it_can() -> Result<()> {
+    old_primary_returns(true)
+}
+
+#[test]
+fn a_guest_that_does_not_shut_down_stays_where_it_is() -> Result<()> {
+    let mut pair = Pair::prepare(binary())?;
+    let config = pair.a.root.join("etc/relevo.toml");
+    let text = fs::read_to_string(&config)?.replace("shutdown_timeout_s = 60", "shutdown_timeout_s = 2");
+    fs::write(&config, text)?;
+    pair.a.start()?;
+    pair.b.start()?;
+    for (host, other) in [(&pair.a, "b.example"), (&pair.b, "a.example")] {
+        host.run(&["authorize", other, "--storage", &host.storage().to_string_lossy()])?;
+    }
+    let disk = pair.root.join("a/disk.qcow2");
+    image(&disk, "qcow2", 16 << 20)?;
+    let spec = GuestSpec::new(VM, &[(disk, "qcow2")], &pair.root.join("serial.log"));
+    // Without its kernel there is nobody who would hear the power button.
+    let text = testkit::domain_xml(&spec)?;
+    let (from, to) = (text.find("<kernel>").context("kernel")?, text.find("</cmdline>").context("cmdline")?);
+    let xml = pair.root.join("guest.xml");
+    fs::write(&xml, format!("{}{}", &text[..from], &text[to + "</cmdline>".len()..]))?;
+    let (a, b) = (&pair.a, &pair.b);
+    a.run(&["vm", "define", &xml.to_string_lossy()])?;
+    a.run(&["vm", "start", VM])?;
+    protect(a)?;
+    a.wait_cycles(VM, 2, BOUND)?;
+    for host in [a, b] {
+        let refused = host.run(&["failover", VM, "--planned"]).err().context("it was not refused")?;
+        ensure!(refused.message.contains("shut"), "it does not say why: {refused:#?}");
+        let status = a.wait_state(VM, 3, BOUND)?;
+        ensure!(status["power_state"] == "running" && status["may_run"] == true, "{status:#}");
+        b.wait_state(VM, 3, BOUND)?;
+        ensure!(b.status(VM)?["may_run"] == false, "b may run it, too");
+        a.wait_cycles(VM, 2, BOUND)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn suspend_resync_verify_and_unprotect_keep_what_they_promise() -> Result<()> {
+    let stage = stage(&[("qcow2", 64 << 20), ("qcow2", (32 << 20) + 4096)], 20.0)?;
+    let (a, b) = (&stage.pair.a, &stage.pair.b);
+    a.wait_cycles(VM, 4, BOUND)?;
+
+    a.run(&["suspend", VM])?;
+    a.wait_state(VM, 7, BOUND)?;
+    let cycles = |host: &Host| -> Result<Value> { Ok(host.status(VM)?["cycles_succeeded"].clone()) };
+    let before = cycles(a)?;
+    stage.wait_for_acks(40)?;
+    ensure!(cycles(a)? == before, "a suspended relationship sends");
+    a.run(&["resume", VM])?;
+    stage.check_newest(a, b)?;
+
+    let kept: BTreeSet<String> = ids(b)?.into_iter().rev().skip(1).collect();
+    ensure!(kept.len() >= 3, "too few points to lose: {}", kept.len());
+    a.run(&["resync", VM])?;
+    let after: BTreeSet<String> = ids(b)?.into_iter().collect();
+    ensure!(kept.is_subset(&after), "a resync lost points: {kept:?} {after:?}");
+    stage.check_newest(a, b)?;
+
+    a.run(&["suspend", VM, "--release"])?;
+    stage.wait_for_acks(20)?;
+    a.run(&["resume", VM])?;
+    stage.check_newest(a, b)?;
+    compare_paused(a, b)?;
+
+    a.run(&["suspend", VM])?;
+    a.wait_state(VM, 7, BOUND)?;
+    b.run(&["verify", VM])?;
+    let flipped = flip_a_byte(b)?;
+    let found = b.run(&["verify", VM]).err().context("verify does not see a flipped byte")?;
+    ensure!(found.code == 17 && found.message.contains(&flipped), "point {flipped}: {found:#?}");
+
+    let traces_before = traces(&stage)?;
+    for folder in ["checkpoint", "replicas"] {
+        let is_there = traces_before.iter().any(|path| path.iter().any(|part| part == folder));
+        ensure!(is_there, "no {folder} where it is looked for: {traces_before:?}");
+    }
+    a.run(&["unprotect", VM])?;
+    b.run(&["unprotect", VM, "--delete-replica"])?;
+    leaves_no_trace(&stage)?;
+    protect(a)?;
+    stage.check_newest(a, b)?;
+    b.run(&["verify", VM])?;
+    Ok(())
+}
+
+/// Flips a byte of data in the newest layer that holds any; its point.
+fn flip_a_byte(host: &Host) -> Result<String> {
+    for id in ids(host)?.into_iter().rev() {
+        for image in host.point_images(VM, &id)? {
+            let map = run("qemu-img", &["map", "-U", "--output=json", &image.to_string_lossy()])?;
+            let map: Value = serde_json::from_str(&map)?;
+            let own = |e: &&Value| e["depth"] == 0 && e["data"] == true && e["offset"].is_u64();
+            let Some(extent) = map.as_array().and_then(|map| map.iter().find(own)) else { continue };
+            let at = extent["offset"].as_u64().context("an offset")? + 100;
+            let file = fs::File::options().read(true).write(true).open(&image)?;
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at)?;
+            file.write_all_at(&[byte[0] ^ 1], at)?;
+            return Ok(id);
+        }
+    }
+    anyhow::bail!("no layer holds data")
+}
+
+fn files_below(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            files_below(&entry.path(), found)?;
+        } else {
+            found.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// After `unprotect` on both hosts: no checkpoint, bitmap, overlay, spool or layer.
+fn leaves_no_trace(stage: &Stage) -> Result<()> {
+    let (a, b) = (&stage.pair.a, &stage.pair.b);
+    for host in [a, b] {
+        let left = host.run(&["status"])?;
+        ensure!(left.as_array().is_some_and(Vec::is_empty), "{} still has {left}", host.name);
+    }
+    let before = boots(stage)?;
+    a.run(&["vm", "stop", VM])?;
+    for path in disk_paths(a)? {
+        let info: Value = serde_json::from_str(&run("qemu-img", &["info", "--output=json", &path])?)?;
+        let bitmaps = &info["format-specific"]["data"]["bitmaps"];
+        ensure!(bitmaps.as_array().is_none_or(Vec::is_empty), "{path} still has bitmaps: {bitmaps}");
+        ensure!(info["backing-filename"].is_null(), "{path} is an overlay");
+        run("qemu-img", &["check", "-q", &path])?;
+    }
+    let left = traces(stage)?;
+    ensure!(left.is_empty(), "left behind: {left:?}");
+    a.run(&["vm", "start", VM])?;
+    wait_for_boot(stage, before)
+}
+
+/// Files of checkpoints, spools and layers.
+fn traces(stage: &Stage) -> Result<Vec<PathBuf>> {
+    let mut files = vec![];
+    files_below(&stage.pair.a.root, &mut files)?;
+    files_below(&stage.pair.b.root, &mut files)?;
+    files.retain(|path| {
+        let folders = path.iter().map(|part| part.to_string_lossy());
+        folders.into_iter().any(|part| ["checkpoint", "spool", "replicas"].contains(&&*part))
+    });
+    Ok(files)
+}
