@@ -85,9 +85,9 @@ pub(crate) fn base(turn: &Turn) -> Result<DeltaId> {
 
 /// Tells lost tracking from other failures.
 pub(crate) fn not_tracked(base: DeltaId, error: hypervisor::Error) -> CaptureError {
-    use hypervisor::Error::{CheckpointLost, NoSuchCheckpoint};
+    use hypervisor::Error::{BitmapGone, CheckpointLost, NoSuchCheckpoint};
     match error {
-        CheckpointLost { .. } | NoSuchCheckpoint { .. } => {
+        BitmapGone { .. } | CheckpointLost { .. } | NoSuchCheckpoint { .. } => {
             CaptureError::NotTracked { base, why: error.to_string() }
         }
         error => error.into(),

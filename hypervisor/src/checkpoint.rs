@@ -72,7 +72,12 @@ impl Hypervisor {
             ffi::lookup_checkpoint(&domain, name).map_err(|source| failed("find", vm, name, source))?;
         let flags = sys::VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN | sys::VIR_DOMAIN_CHECKPOINT_XML_SIZE;
         let text = handle.xml(flags).map_err(|source| failed("size", vm, name, source))?;
-        let disks = requests::checkpoint_sizes(&text)?;
+        let sized = |(target, bytes): (String, Option<u64>)| match bytes {
+            Some(bytes) => Ok((target, bytes)),
+            None => Err(Error::BitmapGone { vm, name: name.to_owned(), target }),
+        };
+        let disks: Vec<_> =
+            requests::checkpoint_sizes(&text)?.into_iter().map(sized).collect::<Result<_>>()?;
         Ok(CheckpointSize { total_bytes: disks.iter().map(|(_, bytes)| bytes).sum(), disks })
     }
 

@@ -45,6 +45,9 @@ pub enum Error {
     /// The checkpoint is listed, its bitmap is gone or unusable: what changed since then is not known.
     #[error("checkpoint {name} of virtual machine {vm} has lost its bitmap")]
     CheckpointLost { vm: VmId, name: String, source: virt::error::Error },
+    /// libvirt lists the checkpoint, and QEMU has no bitmap of it: it was killed since.
+    #[error("checkpoint {name} of virtual machine {vm} has lost its bitmap on disk {target}")]
+    BitmapGone { vm: VmId, name: String, target: String },
     #[error("virtual machine {vm} has no backup job, neither running nor completed")]
     NoBackup { vm: VmId },
 

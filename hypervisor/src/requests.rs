@@ -90,8 +90,8 @@ pub(crate) fn checkpoint_parent(text: &str) -> Result<Option<String>> {
     Ok(root.get_child("parent").and_then(|parent| xml::child_text(parent, "name")))
 }
 
-/// Target and bytes of each disk that the checkpoint covers.
-pub(crate) fn checkpoint_sizes(text: &str) -> Result<Vec<(String, u64)>> {
+/// Target and bytes of each disk that the checkpoint covers; no bytes where QEMU has no bitmap of it.
+pub(crate) fn checkpoint_sizes(text: &str) -> Result<Vec<(String, Option<u64>)>> {
     let root = xml::parse(text)?;
     let Some(disks) = root.get_child("disks") else { return Ok(vec![]) };
     let covered = xml::elements(disks, "disk")
@@ -100,7 +100,7 @@ pub(crate) fn checkpoint_sizes(text: &str) -> Result<Vec<(String, u64)>> {
         .map(|disk| {
             let name = disk.attributes.get("name").ok_or_else(|| unexpected("a disk without a name"))?;
             let size = disk.attributes.get("size").and_then(|size| size.parse().ok());
-            Ok((name.clone(), size.ok_or_else(|| unexpected("a checkpointed disk without a size"))?))
+            Ok((name.clone(), size))
         })
         .collect()
 }

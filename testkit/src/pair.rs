@@ -2,7 +2,7 @@
 //! authority, the replication link on loopback. Driven from outside, as an operator would, through the
 //! command line.
 
-use crate::{TempRoot, free_port, kill_9, poll_for};
+use crate::{TempRoot, free_port, kill_9, oracle, poll_for};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::{
@@ -309,5 +309,36 @@ impl Host {
             ensure!(image.exists(), "{} does not exist", image.display());
         }
         Ok(images)
+    }
+
+    /// Checks the points of this host's replica with the oracle: how many, and the newest one's verdict. Points
+    /// merge away while they are looked at; those are passed over, and the newest is looked for again.
+    pub fn check_points(&self, vm: &str) -> Result<(usize, oracle::Verdict)> {
+        let newest = poll_for(START_MAX, || self.check_newest(vm).transpose()).transpose()?;
+        let newest = newest.context("no point could be checked")?;
+        let mut checked = 1;
+        for point in self.points(vm)?.iter().rev().skip(1) {
+            let id = point["point"].as_str().context("a point has an id")?;
+            checked += usize::from(self.check_point(vm, id)?.is_some());
+        }
+        Ok((checked, newest))
+    }
+
+    fn check_newest(&self, vm: &str) -> Result<Option<oracle::Verdict>> {
+        let points = self.points(vm)?;
+        let Some(id) = points.last().and_then(|point| point["point"].as_str()) else { return Ok(None) };
+        self.check_point(vm, id)
+    }
+
+    /// `None`: it has no layers of its own (adopted in place), or merged away meanwhile.
+    fn check_point(&self, vm: &str, id: &str) -> Result<Option<oracle::Verdict>> {
+        let Ok(images) = self.point_images(vm, id) else { return Ok(None) };
+        match oracle::check(&images) {
+            Ok(verdict) => Ok(Some(verdict)),
+            Err(violation) => {
+                let still_there = self.points(vm)?.iter().any(|point| point["point"] == id);
+                if still_there { Err(violation).with_context(|| format!("point {id}")) } else { Ok(None) }
+            }
+        }
     }
 }

@@ -1,12 +1,7 @@
 //! The story of Relevo, told by two hosts and a guest on this machine, step by step, with measured figures;
 //! each step's history is checked by the write oracle. `cargo xtask demo` shows it, a test holds it.
 
-use crate::{
-    GuestSpec, domain_xml,
-    oracle::{self, Verdict},
-    pair::{Host, Pair},
-    poll_for,
-};
+use crate::{GuestSpec, domain_xml, oracle, pair::Pair, poll_for};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::{
@@ -40,28 +35,6 @@ impl Story {
 
     fn last_ack(&self) -> Result<Option<oracle::Ack>> {
         Ok(oracle::last_ack(&self.serial)?)
-    }
-
-    /// Checks every point of a host's replica that was received as layers; gives the newest one's verdict.
-    fn check_points(&self, host: &Host) -> Result<(usize, Verdict)> {
-        let mut newest = None;
-        let mut checked = 0;
-        for point in host.points(VM)? {
-            let id = point["point"].as_str().context("a point has an id")?;
-            // What was adopted in place has no layer of its own, and points merge away while we look.
-            let Ok(images) = host.point_images(VM, id) else { continue };
-            let verdict = oracle::check(&images);
-            let still_there = host.points(VM)?.iter().any(|p| p["point"] == point["point"]);
-            match verdict {
-                Ok(verdict) => newest = Some(verdict),
-                Err(violation) if still_there => {
-                    return Err(violation).with_context(|| format!("point {id}"));
-                }
-                Err(_) => continue,
-            }
-            checked += 1;
-        }
-        Ok((checked, newest.context("no point could be checked")?))
     }
 }
 
@@ -143,7 +116,7 @@ fn first_copy(s: &mut Story) -> Result<()> {
         status["last_cycle_ms"],
         mib(number(&status, "last_cycle_bytes"))
     ));
-    let (points, verdict) = s.check_points(&s.pair.b)?;
+    let (points, verdict) = s.pair.b.check_points(VM)?;
     verdict.at_least(before)?;
     s.fact(&format!(
         "{points} recovery points checked: each a prefix of the guest's history, the same on both disks"
@@ -166,7 +139,7 @@ fn test_failover(s: &mut Story) -> Result<()> {
     s.pair.a.wait_cycles(VM, 2, BOUND)?;
     s.fact("replication went on meanwhile");
     s.pair.b.run(&["failover", VM, "--test", "--end"])?;
-    let (points, _) = s.check_points(&s.pair.b)?;
+    let (points, _) = s.pair.b.check_points(VM)?;
     s.fact(&format!("test VM removed; {points} points checked: none was touched"));
     Ok(())
 }
@@ -184,7 +157,7 @@ fn planned(s: &mut Story) -> Result<()> {
         let before = s.last_ack()?;
         s.pair.host(to).wait_cycles(VM, 2, BOUND)?;
         let sent = number(&s.pair.host(to).status(VM)?, "sent_bytes") - sent_before;
-        let (points, verdict) = s.check_points(s.pair.host(from))?;
+        let (points, verdict) = s.pair.host(from).check_points(VM)?;
         verdict.at_least(before)?;
         let size: u64 = DISKS_BYTES.iter().sum();
         ensure!(sent < size / 4, "{sent} bytes were sent after the reversal");
@@ -205,7 +178,7 @@ fn unplanned(s: &mut Story) -> Result<()> {
     s.pair.a.kill_daemon()?;
     wait_for_acks(&s.serial, 10)?;
     s.pair.a.kill_qemu(VM)?;
-    let (_, verdict) = s.check_points(&s.pair.b)?;
+    let (_, verdict) = s.pair.b.check_points(VM)?;
     verdict.at_least(acked)?;
     s.fact(
         "the newest point holds what was acknowledged before its cut; what came later is lost with a.example",
@@ -270,7 +243,7 @@ fn failback(s: &mut Story) -> Result<()> {
     wait_for_acks(&s.serial, 20)?;
     let before = s.last_ack()?;
     s.pair.a.wait_cycles(VM, 6, BOUND)?;
-    let (points, verdict) = s.check_points(&s.pair.b)?;
+    let (points, verdict) = s.pair.b.check_points(VM)?;
     verdict.at_least(before)?;
     let show = s.pair.a.run(&["vm", "show", VM])?;
     let path = show["disks"][0]["path"].as_str().unwrap_or_default().to_owned();
