@@ -116,6 +116,11 @@ impl Capture {
         };
         if kind == Kind::Incremental {
             self.require_tracked(journal, base, delta)?;
+            // Overlays record what comes after them: without one, nobody recorded what came since.
+            if tracking == Tracking::RollingOverlay && journal.overlays.is_empty() {
+                let why = "no overlay stands on the disks".to_owned();
+                return Err(CaptureError::NotTracked { base: base.unwrap_or(delta), why });
+            }
         }
         let own_allocation = matches!(how, Cut::Compare { own_allocation: true, .. });
         let mut disks = vec![];

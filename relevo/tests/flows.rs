@@ -149,6 +149,43 @@ fn every_point_of_three_disks_holds_a_prefix_of_the_history() -> Result<()> {
 }
 
 #[test]
+fn a_raw_disk_replicates_fails_over_and_comes_home() -> Result<()> {
+    let mut stage = stage(&[("raw", 64 << 20), ("qcow2", (32 << 20) + 4096)], 20.0)?;
+    stage.check_newest(&stage.pair.a, &stage.pair.b)?;
+    compare_paused(&stage.pair.a, &stage.pair.b)?;
+
+    for (from, to) in [("a.example", "b.example"), ("b.example", "a.example")] {
+        let (from, to) = (stage.pair.host(from), stage.pair.host(to));
+        let before = boots(&stage)?;
+        from.run(&["failover", VM, "--planned"])?;
+        to.run(&["reverse", VM])?;
+        wait_for_boot(&stage, before)?;
+        stage.check_newest(to, from)?;
+    }
+    ensure!(disk_paths(&stage.pair.a)?[0].contains("/a/"), "the VM is not home");
+
+    stage.check_newest(&stage.pair.a, &stage.pair.b)?;
+    stage.pair.a.kill_daemon()?;
+    stage.wait_for_acks(5)?;
+    stage.pair.a.kill_qemu(VM)?;
+    let before = boots(&stage)?;
+    stage.pair.b.run(&["failover", VM])?;
+    wait_for_boot(&stage, before)?;
+    stage.pair.b.run(&["commit", VM])?;
+    stage.pair.a.start()?;
+    stage.pair.a.wait_state(VM, 8, BOUND)?;
+    stage.pair.a.run(&["failback", VM])?;
+    stage.pair.a.wait_state(VM, 14, BOUND)?;
+    let before = boots(&stage)?;
+    stage.pair.a.run(&["failback", VM, "--complete"])?;
+    stage.pair.a.wait_state(VM, 3, BOUND)?;
+    wait_for_boot(&stage, before)?;
+    let (a, b) = (&stage.pair.a, &stage.pair.b);
+    stage.check_newest(a, b)?;
+    compare_paused(a, b)
+}
+
+#[test]
 fn a_shut_off_vm_replicates_and_goes_on_after_its_start() -> Result<()> {
     let stage = stage(&[("qcow2", 64 << 20), ("qcow2", (32 << 20) + 4096)], 20.0)?;
     let (a, b) = (&stage.pair.a, &stage.pair.b);

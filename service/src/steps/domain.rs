@@ -63,6 +63,7 @@ pub fn undefine(c: &StepContext) -> Result<(), StepFailure> {
     if domain.has_managed_save {
         return Err(StepFailure::Refused("the VM has a managed-save image, which would be lost".to_owned()));
     }
+    take_overlays_off(c)?;
     let xml = hypervisor.xml(vm, true).map_err(|e| hypervisor_failure("read the VM's definition", &e))?;
     c.host.put_document(vm, document::OWN_XML, &xml).map_err(|f| recoverable(&f))?;
     hypervisor.undefine(vm).map_err(|e| StepFailure::Refused(crate::api::error::chain(&e)))?;
@@ -76,6 +77,16 @@ pub fn undefine(c: &StepContext) -> Result<(), StepFailure> {
         return Err(StepFailure::Refused("the VM was started while it was being handed over".to_owned()));
     }
     Ok(())
+}
+
+/// Rolling overlays hold a part of the disks' content: it goes into the disks while the domain is still
+/// there to tell which overlay stands on which disk.
+pub fn take_overlays_off(c: &StepContext) -> Result<(), StepFailure> {
+    let capture = c.host.capture(c.record.vm).map_err(|f| recoverable(&f))?;
+    if capture.disks.is_empty() || capture.tracking() != capture::Tracking::RollingOverlay {
+        return Ok(());
+    }
+    capture.release().map_err(|e| super::capture_failure(&e))
 }
 
 /// Remembers when the disks of the VM, which is off and has been cut for the last time, were last changed.

@@ -69,9 +69,18 @@ fn candidates(host: &Host, record: &Relationship, capture: &capture::Capture) ->
 pub async fn settle(c: StepContext, delta: DeltaId) -> StepOutcome {
     super::local(c, move |c| {
         let capture = c.host.capture(c.record.vm).map_err(|f| recoverable(&f))?;
-        capture.settle(delta).map_err(|e| capture_failure(&e))?;
         let handing_over = c.record.work.as_ref().is_some_and(|work| work.kind == WorkKind::Prepare);
-        if handing_over { super::domain::remember_quiet(c) } else { Ok(()) }
+        match capture.settle(delta) {
+            Ok(()) => {}
+            // Settled, and released for the hand-over, before an interruption.
+            Err(capture::CaptureError::UnknownDelta { .. }) if handing_over => {}
+            Err(error) => return Err(capture_failure(&error)),
+        }
+        if handing_over {
+            super::domain::take_overlays_off(c)?;
+            super::domain::remember_quiet(c)?;
+        }
+        Ok(())
     })
     .await
 }
@@ -111,6 +120,14 @@ pub async fn ship(c: StepContext, delta: DeltaId) -> StepOutcome {
                 tracing::info!(vm = %c.record.name, %reason, resumes, "stream cut: resuming");
             }
             Err(SendFailure::Cut(reason)) => return Err(StepFailure::Recoverable(reason)),
+            // The answer may have been on its way when the turn was cancelled: what the peer has is not
+            // given up.
+            Err(SendFailure::Step(StepFailure::Cancelled)) => {
+                return match offer(&c, delta, base).await {
+                    Ok(None) => Ok(StepResult::Bytes { bytes: 0 }),
+                    _ => Err(StepFailure::Cancelled),
+                };
+            }
             Err(SendFailure::Step(failure)) => return Err(failure),
         }
     }
