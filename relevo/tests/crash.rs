@@ -118,10 +118,10 @@ impl Scene {
         let give_up = Instant::now() + BOUND;
         while !log.read().contains(&needle) {
             ensure!(Instant::now() < give_up, "{watched} never comes to `{step}`:\n{}", log.text);
-            thread::sleep(LOOK_EVERY);
+            testkit::poll(LOOK_EVERY, || false);
         }
         // Not to wait for anything: the instant inside the step is what is drawn.
-        thread::sleep(delay);
+        testkit::poll(delay, || false);
         let host = self.host(host);
         let qemu_died = victim != Victim::Daemon && host.qemu_pid(VM).is_some();
         if qemu_died {

@@ -162,7 +162,6 @@ pub async fn prepare(c: StepContext, force: bool) -> StepOutcome {
     let operation = Operation::Prepare { force, then_fail_over: None };
     let answer = operate(&c, operation, vec![], |answer| {
         answer.standing.as_ref().is_some_and(|s| s.token == TokenKind::Released && s.generation.owner == ours)
-            && answer.work.is_none()
     })
     .await?;
     c.host.hear(c.record.vm, answer.standing).await;
