@@ -15,7 +15,6 @@ use std::{
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     process::Command,
-    thread,
     time::{Duration, Instant},
 };
 use support::{BOUND, Stage, VM};
@@ -118,10 +117,10 @@ impl Scene {
         let give_up = Instant::now() + BOUND;
         while !log.read().contains(&needle) {
             ensure!(Instant::now() < give_up, "{watched} never comes to `{step}`:\n{}", log.text);
-            testkit::poll(LOOK_EVERY, || false);
+            let _ = testkit::poll(LOOK_EVERY, || false);
         }
         // Not to wait for anything: the instant inside the step is what is drawn.
-        testkit::poll(delay, || false);
+        let _ = testkit::poll(delay, || false);
         let host = self.host(host);
         let qemu_died = victim != Victim::Daemon && host.qemu_pid(VM).is_some();
         if qemu_died {
