@@ -77,7 +77,6 @@ fn an_incremental_turn_of_a_running_vm_survives_a_crash_at_every_step() {
         (Doing::Cutting, "manifest"),
         (Doing::Cutting, "ready"),
         (Doing::Settling, "digests settled"),
-        (Doing::Settling, "overlays committed"),
         (Doing::Settling, "old tracking dropped"),
         (Doing::Settling, "settled"),
         (Doing::GivingUp, "taken off"),
