@@ -181,7 +181,12 @@ impl Host {
 
     /// What captures the VM's own disks.
     pub fn capture(&self, vm: VmId) -> Result<Capture, Failure> {
-        let disks = self.disks(vm)?.into_iter().filter_map(|disk| {
+        Ok(self.capture_of(vm, self.disks(vm)?))
+    }
+
+    /// What would capture these disks.
+    pub fn capture_of(&self, vm: VmId, disks: Vec<DiskRecord>) -> Capture {
+        let disks = disks.into_iter().filter_map(|disk| {
             let format =
                 if disk.format == "raw" { capture::DiskFormat::Raw } else { capture::DiskFormat::Qcow2 };
             Some(capture::Disk {
@@ -192,7 +197,7 @@ impl Host {
                 size_bytes: disk.size_bytes,
             })
         });
-        Ok(Capture {
+        Capture {
             hypervisor: self.hypervisor.clone(),
             vm,
             disks: disks.collect(),
@@ -203,7 +208,7 @@ impl Host {
             },
             clock: crate::clock::now_ms,
             fault: capture::Fault::default(),
-        })
+        }
     }
 
     pub fn spool(&self) -> PathBuf {

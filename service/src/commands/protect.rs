@@ -64,6 +64,7 @@ pub async fn protect(host: &Arc<Host>, command: &Command) -> Result<Reply, Failu
     }
     let records = chosen_disks(&domain, disks.as_deref())?;
     obstacles(&domain)?;
+    trackable(host, &domain, &records).await?;
     // The peer answers and lets us in, before anything is made.
     steps::ask_host(host, to, None, PeerRequest::Probe).await?;
     let way_back = host.authorization(std::slice::from_ref(to))?.is_some();
@@ -213,6 +214,24 @@ fn obstacles(domain: &DomainInfo) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Asked of what is to do it, before anything is made on either host.
+async fn trackable(host: &Arc<Host>, domain: &DomainInfo, disks: &[DiskRecord]) -> Result<(), Failure> {
+    let (host, vm, name, disks) = (host.clone(), domain.vm, domain.name.clone(), disks.to_vec());
+    blocking(move || {
+        let refused = |why: String| Failure::new(ErrorKind::NotSupported, "disk-refused", why);
+        let chosen: Vec<_> = disks.iter().map(|disk| disk.target.clone()).collect();
+        let check = host
+            .capture_of(vm, disks)
+            .check()
+            .map_err(|error| refused(format!("cannot track changes of {name}: {}", chain(&error))))?;
+        match check.refused.iter().find(|(target, _)| chosen.contains(target)) {
+            Some((target, why)) => Err(refused(format!("disk {target} of {name}: {why}"))),
+            None => Ok(()),
+        }
+    })
+    .await
+}
+
 /// What is remembered of a VM before its first cut. Its autostart becomes Relevo's, which asks the peer
 /// before it starts anything.
 async fn take_in(host: &Arc<Host>, domain: DomainInfo, disks: &[DiskRecord]) -> Result<(), Failure> {
@@ -221,21 +240,6 @@ async fn take_in(host: &Arc<Host>, domain: DomainInfo, disks: &[DiskRecord]) -> 
     host.put_document(vm, document::AUTOSTART, &domain.autostart)?;
     let host = host.clone();
     blocking(move || {
-        let capture = host.capture(vm)?;
-        let check = capture.check().map_err(|error| {
-            Failure::new(
-                ErrorKind::NotSupported,
-                "capture",
-                format!("cannot track changes of {}: {}", domain.name, chain(&error)),
-            )
-        })?;
-        if let Some((target, why)) = check.refused.first() {
-            return Err(Failure::new(
-                ErrorKind::NotSupported,
-                "disk-refused",
-                format!("disk {target} of {}: {why}", domain.name),
-            ));
-        }
         host.hypervisor
             .set_autostart(vm, false)
             .map_err(|error| Failure::internal("take the VM's autostart over", &error))
