@@ -601,15 +601,7 @@ impl Owner {
                 self.operate_for_peer(standing.as_ref(), operation, &changes).await
             }
             PeerRequest::Hashes { disk, first, count } => self.hashes(disk, first, count).await,
-            PeerRequest::Configure { name, settings } => {
-                self.record.name = name;
-                self.record.settings = settings;
-                self.persist();
-                PeerResult::Done
-            }
-            PeerRequest::Greet | PeerRequest::Create { .. } | PeerRequest::Probe | PeerRequest::Removed => {
-                PeerResult::Done
-            }
+            PeerRequest::Greet | PeerRequest::Create { .. } | PeerRequest::Probe => PeerResult::Done,
         };
         let running = self.is_running().await;
         Answer {

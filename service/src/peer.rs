@@ -32,10 +32,6 @@ pub enum PeerRequest {
     Operate { operation: Operation, changes: Vec<(DiskId, SetText)> },
     /// Hashes of your latest state.
     Hashes { disk: DiskId, first: u32, count: u32 },
-    /// The settings of a relationship have changed.
-    Configure { name: String, settings: Settings },
-    /// The relationship is removed on this side.
-    Removed,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
