@@ -15,6 +15,7 @@ mod ffi;
 pub mod image;
 pub mod inventory;
 pub mod lifecycle;
+mod notes;
 pub mod overlay;
 mod requests;
 pub mod xml;
@@ -62,7 +63,7 @@ impl Hypervisor {
         static FIRST_ROOT: OnceLock<PathBuf> = OnceLock::new();
         if let Some(root) = embedded_root(uri) {
             let first = FIRST_ROOT.get_or_init(|| {
-                forget_stillborn(&root);
+                notes::mend(&root);
                 root.clone()
             });
             if *first != root {
@@ -121,35 +122,6 @@ pub fn prepare_embedded_root(dir: &Path) -> io::Result<String> {
     fs::create_dir_all(dir.join("etc"))?;
     model::durable::replace_file(&dir.join("etc/qemu.conf"), SETTINGS.as_bytes())?;
     Ok(format!("qemu:///embed?root={path}"))
-}
-
-/// A process that dies with libvirt embedded in it, between libvirt's noting that a domain starts and QEMU's
-/// process, leaves a note without a process id. libvirt does not look for such a process when it comes back:
-/// to it the domain starts for ever, and can neither be used nor stopped. So the note goes before libvirt sees
-/// it. To be called before this process has the root open.
-fn forget_stillborn(root: &Path) {
-    let notes = root.join("run/qemu");
-    // The other holder's start may be under way.
-    if fs::File::open(notes.join("driver.pid")).is_ok_and(|file| ffi::is_locked(&file)) {
-        return;
-    }
-    for entry in fs::read_dir(&notes).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let is_note = path.extension().is_some_and(|extension| extension == "xml");
-        if !is_note || !fs::read_to_string(&path).is_ok_and(|text| is_stillborn(&text)) {
-            continue;
-        }
-        match fs::remove_file(&path) {
-            Ok(()) => tracing::info!(path = %path.display(), "forgot a start that never came to a process"),
-            Err(error) => tracing::warn!(path = %path.display(), %error, "cannot remove a broken start"),
-        }
-    }
-}
-
-/// libvirt notes the process id before it lets QEMU itself be executed.
-fn is_stillborn(note: &str) -> bool {
-    let tag = note.split_once("<domstatus ").and_then(|(_, rest)| rest.split_once('>'));
-    tag.is_some_and(|(attributes, _)| attributes.contains("pid='0'"))
 }
 
 fn embedded_root(uri: &str) -> Option<PathBuf> {

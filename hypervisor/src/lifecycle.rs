@@ -181,14 +181,18 @@ impl Hypervisor {
     }
 }
 
-/// What libvirt and QEMU say when the previous run has not quite ended.
+/// What libvirt and QEMU say when the previous run has not quite ended. A QEMU that goes without a word of its
+/// own was ended from outside, by libvirt's cleaning up after the previous one among others.
 fn stopped_just_now(error: &virt::error::Error) -> bool {
-    [
+    const WORDLESS: &str = "process exited while connecting to monitor";
+    let message = error.message().trim_end_matches([':', ' ', '\n']);
+    let left_locked = [
         "no longer running",
         "Failed to get \"write\" lock",
         "Failed to get shared \"write\" lock",
         "already in use",
     ]
     .iter()
-    .any(|text| error.message().contains(text))
+    .any(|text| message.contains(text));
+    left_locked || message.ends_with(WORDLESS)
 }

@@ -7,33 +7,57 @@ use hypervisor::{
 };
 use model::VmId;
 use std::{
-    io::{BufRead, BufReader, Write},
-    process::{Command, Stdio},
+    io::{BufRead, BufReader, Lines, Write},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Duration,
 };
 use support::{Disk, Host, MIB, disk, domain_xml, qemu_img, text};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Another process that has a root open: this one can open it but once.
+struct Virsh {
+    child: Child,
+    input: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Virsh {
+    fn open(uri: &str) -> Self {
+        let mut child = Command::new("virsh")
+            .args(["-q", "-c", uri])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, input, answers }
+    }
+
+    /// Returns once `answer` is printed.
+    fn run(&mut self, script: &str, answer: &str) {
+        writeln!(self.input, "{script}").unwrap();
+        assert!(self.answers.by_ref().map(Result::unwrap).any(|line| line.trim() == answer), "{script}");
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
 #[test]
 fn a_root_that_another_process_holds_is_refused_by_name() {
     let dir = tempfile::Builder::new().prefix("rv").tempdir_in("/tmp").unwrap();
     let uri = hypervisor::prepare_embedded_root(dir.path()).unwrap();
-    let mut other = Command::new("virsh")
-        .args(["-q", "-c", &uri])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    other.stdin.as_mut().unwrap().write_all(b"uri\n").unwrap();
-    let mut answers = BufReader::new(other.stdout.take().unwrap()).lines();
-    assert!(answers.by_ref().map(Result::unwrap).any(|line| line.trim() == uri), "virsh is connected");
+    let mut other = Virsh::open(&uri);
+    other.run("uri", &uri);
 
     let refused = Hypervisor::connect(&uri).err();
     assert!(matches!(&refused, Some(Error::RootInUse { root, .. }) if root == dir.path()), "{refused:?}");
-    drop(other.stdin.take());
-    other.wait().unwrap();
+    other.kill();
     let second = tempfile::Builder::new().prefix("rv").tempdir_in("/tmp").unwrap();
     let second = Hypervisor::connect(&hypervisor::prepare_embedded_root(second.path()).unwrap()).err();
     assert!(matches!(second, Some(Error::SecondRoot { .. })), "{second:?}");
@@ -47,23 +71,11 @@ fn a_start_that_was_cut_off_before_its_process_is_forgotten() {
     std::fs::write(&definition, domain_xml("cut", vm, &[])).unwrap();
     let note = dir.path().join("run/qemu/cut.xml");
     let copy = dir.path().join("copy");
-    // In a process of its own: this one can open the root but once.
-    let script = format!("define {}; start --paused cut; domstate cut", text(&definition));
-    let mut virsh = Command::new("virsh")
-        .args(["-q", "-c", &uri])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut answers = BufReader::new(virsh.stdout.take().unwrap()).lines();
-    let mut input = virsh.stdin.take().unwrap();
-    writeln!(input, "{script}").unwrap();
-    assert!(answers.by_ref().map(Result::unwrap).any(|line| line.trim() == "paused"), "it started");
+    let mut virsh = Virsh::open(&uri);
+    virsh.run(&format!("define {}; start --paused cut; domstate cut", text(&definition)), "paused");
     std::fs::copy(&note, &copy).unwrap();
-    writeln!(input, "destroy cut").unwrap();
-    drop(input);
-    assert!(virsh.wait().unwrap().success());
+    virsh.run("destroy cut; domstate cut", "shut off");
+    virsh.kill();
 
     // What libvirt had on disk when it was killed just before QEMU.
     let text = std::fs::read_to_string(&copy).unwrap();
@@ -77,6 +89,33 @@ fn a_start_that_was_cut_off_before_its_process_is_forgotten() {
     assert!(!hypervisor.is_active(vm).unwrap(), "there is no such process");
     hypervisor.start_paused(vm).unwrap();
     assert!(hypervisor.is_active(vm).unwrap());
+    hypervisor.destroy(vm).unwrap();
+}
+
+#[test]
+fn a_backup_that_was_cut_off_before_it_began_is_forgotten() {
+    let dir = tempfile::Builder::new().prefix("rv").tempdir_in("/tmp").unwrap();
+    let uri = hypervisor::prepare_embedded_root(dir.path()).unwrap();
+    let (vm, definition) = (VmId::random(), dir.path().join("domain.xml"));
+    let disk = Disk { target: "vda", path: dir.path().join("vda.qcow2") };
+    qemu_img(&["create", "-q", "-f", "qcow2", text(&disk.path), "4M"]);
+    std::fs::write(&definition, domain_xml("cut", vm, &[disk])).unwrap();
+    let mut virsh = Virsh::open(&uri);
+    virsh.run(&format!("define {}; start --paused cut; domstate cut", text(&definition)), "paused");
+    virsh.kill();
+
+    // What libvirt had on disk when it was killed just after it had claimed the domain.
+    let note = dir.path().join("run/qemu/cut.xml");
+    let text = std::fs::read_to_string(&note).unwrap();
+    let (head, tail) = text.split_once("  <domain ").unwrap();
+    let job = "<job type='none' async='backup' phase='none' flags='0x0'/>";
+    std::fs::write(&note, format!("{head}{job}<domain {tail}")).unwrap();
+
+    let hypervisor = Hypervisor::connect(&uri).unwrap();
+    assert!(hypervisor.is_active(vm).unwrap());
+    let target = dir.path().join("delta");
+    hypervisor.backup_begin(vm, None, Some("first"), &[("vda", &target)]).unwrap();
+    assert!(hypervisor.wait_backup(vm).unwrap().success);
     hypervisor.destroy(vm).unwrap();
 }
 

@@ -156,23 +156,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Brings the VM up where it may run, if a kill has left it off.
-    fn bring_up(&mut self, letter: char) -> Result<()> {
-        let host = self.host(letter);
-        let mut last = Value::Null;
-        poll_for(BOUND, || {
-            last = host.status(VM).ok()?;
-            if last["power_state"] != "running" {
-                let _ = host.run(&["vm", "start", VM]);
-                return None;
-            }
-            Some(())
-        })
-        .with_context(|| format!("the VM does not run on {}: {last:#}", host.name))
-    }
-
     fn goes_on(&mut self, primary: char) -> Result<()> {
-        self.bring_up(primary)?;
+        self.stage.bring_up(self.sides(primary).0)?;
         self.host(primary).wait_state(VM, 3, BOUND)?;
         self.stage.wait_for_acks(3)?;
         let (primary, replica) = self.sides(primary);

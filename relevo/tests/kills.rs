@@ -178,7 +178,7 @@ fn a_killed_qemu_costs_a_comparison_and_nothing_else() -> Result<()> {
     scene.goes_on('a')?;
     for victim in [Victim::Qemu, Victim::Both] {
         scene.strike(&Kill { host: 'a', step: "cut", victim, command: None })?;
-        scene.stage.pair.a.run(&["vm", "start", VM])?;
+        scene.stage.bring_up(&scene.stage.pair.a)?;
         scene.goes_on('a')?;
     }
     scene.report();

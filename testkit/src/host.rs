@@ -84,7 +84,7 @@ pub fn used_bytes(path: &Path) -> io::Result<u64> {
 }
 
 /// A folder for one test or one host of it. Dropped, it kills the QEMU processes whose pidfile lies in
-/// it, and goes. Its path is short because paths of Unix sockets may have only 107 bytes.
+/// it, and goes, unless `RELEVO_KEEP` is set. Its path is short because paths of Unix sockets may have only 107 bytes.
 #[derive(Debug)]
 pub struct TempRoot {
     dir: tempfile::TempDir,
@@ -98,7 +98,8 @@ impl TempRoot {
 
     /// In a folder with a short path.
     pub fn new_in(folder: &Path) -> io::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("rlv").rand_bytes(6).tempdir_in(folder)?;
+        let mut dir = tempfile::Builder::new().prefix("rlv").rand_bytes(6).tempdir_in(folder)?;
+        dir.disable_cleanup(std::env::var_os("RELEVO_KEEP").is_some());
         Ok(Self { dir, kept: false })
     }
 

@@ -17,4 +17,4 @@ pub mod qemu;
 pub mod story;
 
 pub use guest::{Assets, GuestDisk, GuestSpec, Writer, assets, domain_xml, embed};
-pub use host::{TempRoot, copy_dir, free_port, kill_9, poll, poll_for, used_bytes};
+pub use host::{TempRoot, copy_dir, free_port, is_running, kill_9, poll, poll_for, used_bytes};

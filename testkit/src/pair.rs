@@ -148,7 +148,7 @@ impl Host {
             .arg("--root")
             .arg(&self.root)
             .arg("serve")
-            .env("RUST_LOG", "info,service=debug")
+            .env("RUST_LOG", "info,service=debug,hypervisor=debug")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -77,6 +78,21 @@ impl Stage {
         let from = oracle::read_log(&self.serial)?.acks;
         poll_for(BOUND, || (oracle::read_log(&self.serial).ok()?.acks >= from + more).then_some(()))
             .with_context(|| format!("the guest does not write; see {}", self.serial.display()))
+    }
+
+    /// Brings the VM up on a host where it may run. A QEMU that was just killed is running to libvirt until
+    /// libvirt looks.
+    pub fn bring_up(&self, host: &Host) -> Result<()> {
+        let mut last = Value::Null;
+        poll_for(BOUND, || {
+            last = host.status(VM).ok()?;
+            if last["power_state"] != "running" {
+                let _ = host.run(&["vm", "start", VM]);
+                return None;
+            }
+            host.qemu_pid(VM).is_some_and(testkit::is_running).then_some(())
+        })
+        .with_context(|| format!("the VM does not run on {}: {last:#}", host.name))
     }
 
     pub fn last_ack(&self) -> Result<Option<Ack>> {
