@@ -42,7 +42,8 @@ impl Capture {
             None => {}
         }
         self.make_folders()?;
-        let domain = self.domain()?;
+        // What an image cannot hold was refused when tracking began, and it changes no more.
+        let domain = if matches!(how, Cut::Incremental) { self.outline()? } else { self.domain()? };
         self.refuse_uncapturable(&domain)?;
         let turn = self.plan(&journal, &domain, delta, base, &how)?;
         make_folder(&self.turn_folder(delta))?;

@@ -16,6 +16,8 @@ pub enum CaptureError {
     Tool { tool: String, stderr: String },
     #[error("cannot run {tool}")]
     ToolStart { tool: String, source: io::Error },
+    #[error("QEMU does not close {path}")]
+    StillOpen { path: PathBuf },
     #[error("journal {path} is not one of ours or damaged")]
     JournalDamaged { path: PathBuf, source: serde_json::Error },
     #[error("journal {path} has version {version}, newer than this program knows")]

@@ -105,6 +105,10 @@ impl Capture {
         self.hypervisor.domain(self.vm)?.ok_or(CaptureError::NoSuchVm { vm: self.vm })
     }
 
+    pub(crate) fn outline(&self) -> Result<DomainInfo> {
+        self.hypervisor.outline(self.vm)?.ok_or(CaptureError::NoSuchVm { vm: self.vm })
+    }
+
     pub(crate) fn is_live(&self) -> Result<bool> {
         Ok(self.hypervisor.is_active(self.vm)?)
     }

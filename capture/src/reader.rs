@@ -9,7 +9,7 @@ use crate::{
 };
 use model::{
     CLUSTER_BYTES, Chunk, ChunkContent, ClusterHash, ClusterSet, DeltaId, Digest, DiskId, ZERO_CLUSTER,
-    clusters::{cluster_count, cluster_length},
+    clusters::cluster_count,
     sums::{SumsReader, SumsWriter},
 };
 use std::{collections::VecDeque, iter::Peekable};
@@ -174,28 +174,29 @@ impl Scan {
             return Ok(true);
         }
         self.look(first, count, end, delta, peer)?;
-        for (index, hash) in (0u32..).zip(&hashes) {
-            let cluster = first + index;
-            let wanted = self.candidates.as_ref().is_none_or(|set| set.contains(cluster));
-            if let (true, Record::Looked(Some(sums))) = (wanted, &mut self.record) {
-                sums.push(cluster, *hash)?;
-            }
-            if !wanted || *hash == self.window.hashes[(cluster - self.window.first) as usize] {
-                continue;
-            }
-            if let Record::Sums(Some(sums)) = &mut self.record {
-                sums.push(cluster, *hash)?;
-            }
-            let start = index as usize * CLUSTER_BYTES as usize;
-            let content = if *hash == ZERO_CLUSTER {
-                ChunkContent::Zero { count: 1 }
-            } else {
-                let length = cluster_length(self.size_bytes, cluster) as usize;
-                ChunkContent::Data { bytes: bytes[start..start + length].to_vec(), hashes: vec![*hash] }
-            };
-            append(queue, Chunk { disk: self.index, cluster, content });
+        let mut content = Vec::with_capacity(hashes.len());
+        for (cluster, hash) in (first..).zip(&hashes) {
+            content.push(self.sends(cluster, *hash)?);
         }
+        queue_runs(queue, (self.index, first), bytes, &hashes, &content);
         Ok(true)
+    }
+
+    /// What of a cluster is to be sent, noted where that is to be known later.
+    fn sends(&mut self, cluster: u32, hash: ClusterHash) -> Result<Sends> {
+        if !self.candidates.as_ref().is_none_or(|set| set.contains(cluster)) {
+            return Ok(Sends::Nothing);
+        }
+        if let Record::Looked(Some(sums)) = &mut self.record {
+            sums.push(cluster, hash)?;
+        }
+        if hash == self.window.hashes[(cluster - self.window.first) as usize] {
+            return Ok(Sends::Nothing);
+        }
+        if let Record::Sums(Some(sums)) = &mut self.record {
+            sums.push(cluster, hash)?;
+        }
+        Ok(if hash == ZERO_CLUSTER { Sends::Zero } else { Sends::Data })
     }
 
     /// Makes the window of reference hashes cover these clusters.
@@ -243,20 +244,45 @@ impl Scan {
     }
 }
 
-/// Appends a cluster to the queue, to its last chunk where it continues that.
-fn append(queue: &mut VecDeque<Chunk>, chunk: Chunk) {
-    let continued = queue
-        .back_mut()
-        .filter(|last| last.disk == chunk.disk && last.cluster + last.count() == chunk.cluster);
-    match (continued.map(|last| &mut last.content), &chunk.content) {
-        (Some(ChunkContent::Zero { count }), ChunkContent::Zero { count: more }) => *count += more,
-        (
-            Some(ChunkContent::Data { bytes, hashes }),
-            ChunkContent::Data { bytes: more_bytes, hashes: more },
-        ) if hashes.len() < RUN_CLUSTERS as usize => {
-            bytes.extend_from_slice(more_bytes);
-            hashes.extend_from_slice(more);
-        }
-        _ => queue.push_back(chunk),
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sends {
+    Nothing,
+    Zero,
+    Data,
+}
+
+/// Queues the clusters from `first` on as chunks, each of what can go as one. Bytes are moved where all of
+/// them go.
+fn queue_runs(
+    queue: &mut VecDeque<Chunk>,
+    (disk, first): (u16, u32),
+    bytes: Vec<u8>,
+    hashes: &[ClusterHash],
+    content: &[Sends],
+) {
+    let mut bytes = bytes;
+    let mut start = 0;
+    for run in content.chunk_by(Sends::eq) {
+        let end = start + run.len();
+        let content = match run[0] {
+            Sends::Nothing => None,
+            Sends::Zero => Some(ChunkContent::Zero { count: index(run.len()) }),
+            Sends::Data => {
+                let until = (end * CLUSTER_BYTES as usize).min(bytes.len());
+                let whole = run.len() == hashes.len();
+                let bytes = if whole {
+                    std::mem::take(&mut bytes)
+                } else {
+                    bytes[start * CLUSTER_BYTES as usize..until].to_vec()
+                };
+                Some(ChunkContent::Data { bytes, hashes: hashes[start..end].to_vec() })
+            }
+        };
+        queue.extend(content.map(|content| Chunk { disk, cluster: first + index(start), content }));
+        start = end;
     }
+}
+
+fn index(count: usize) -> u32 {
+    u32::try_from(count).expect("at most a run")
 }

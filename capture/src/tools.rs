@@ -1,9 +1,10 @@
 //! QEMU's command-line tools, for images that no QEMU has open.
 
 use crate::{
-    error::{CaptureError, Result},
+    error::{CaptureError, Result, file_error},
     turn::DiskFormat,
 };
+use hypervisor::image as images;
 use model::CLUSTER_BYTES;
 use std::{
     ffi::{OsStr, OsString},
@@ -15,7 +16,7 @@ use std::{
 
 /// Closing a backup's target flushes it: seconds on a slow disk. Far beyond that, something holds it.
 const CLOSE_BOUND: Duration = Duration::from_secs(60);
-const CLOSE_PAUSE: Duration = Duration::from_millis(5);
+const CLOSE_PAUSE: Duration = Duration::from_millis(1);
 
 /// `qemu-img create` of an overlay on `backing`, of the same size, with clusters of our size.
 pub fn create_overlay(overlay: &Path, backing: &Path, format: DiskFormat) -> Result<()> {
@@ -44,21 +45,18 @@ pub fn rename_backing(image: &Path, backing: &Path, format: DiskFormat) -> Resul
     qemu_img(arguments.into_iter().chain([backing.as_os_str(), image.as_os_str()]))
 }
 
-/// Waits until no QEMU has a qcow2 open for writing, so that its tables on disk are whole. libvirt reports
-/// the end of a backup before it has closed the target, and until then QEMU keeps new tables in memory: read
-/// too early, a delta looks empty. QEMU's own lock on the file is the only sign that holds for every version.
+/// Waits until no QEMU has a qcow2 open, so that its tables on disk are whole. libvirt reports the end of a
+/// backup before it has closed the target, and until then QEMU keeps new tables in memory: read too early, a
+/// delta looks empty. QEMU's own lock on the file is the only sign that holds for every version.
 pub fn wait_closed(path: &Path) -> Result<()> {
     let deadline = Instant::now() + CLOSE_BOUND;
-    loop {
-        match qemu_img(["info", "-f", "qcow2"].map(OsStr::new).into_iter().chain([path.as_os_str()])) {
-            Err(CaptureError::Tool { stderr, .. })
-                if stderr.contains("lock") && Instant::now() < deadline =>
-            {
-                thread::sleep(CLOSE_PAUSE);
-            }
-            result => return result,
+    while images::is_open(path).map_err(file_error("open", path))? {
+        if Instant::now() > deadline {
+            return Err(CaptureError::StillOpen { path: path.to_owned() });
         }
+        thread::sleep(CLOSE_PAUSE);
     }
+    Ok(())
 }
 
 fn qemu_img<'a>(arguments: impl Iterator<Item = &'a OsStr>) -> Result<()> {

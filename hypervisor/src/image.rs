@@ -1,9 +1,11 @@
 //! Disk images as `qemu-img` sees them. Formats are always given, never probed: a raw disk whose guest
 //! wrote a qcow2 header into it must not become one.
 
-use crate::{Error, Result};
+use crate::{Error, Result, ffi};
 use serde::Deserialize;
 use std::{
+    fs::File,
+    io,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -50,6 +52,12 @@ pub fn bitmaps(path: &Path) -> Result<Vec<BitmapInfo>> {
         granularity_bytes: bitmap.granularity,
     };
     Ok(bitmaps.into_iter().map(convert).collect())
+}
+
+/// Whether a QEMU has the image at `path` open, by the locks that QEMU keeps on its images. On a file system
+/// without locks: never.
+pub fn is_open(path: &Path) -> io::Result<bool> {
+    Ok(ffi::is_locked(&File::open(path)?))
 }
 
 /// Adds an empty, recording bitmap with clusters of 64 KiB to a qcow2 that nothing has open.

@@ -1,6 +1,10 @@
 //! What there is: domains, their disks, and which of them cannot be replicated and why.
 
-use crate::{Error, Hypervisor, ImageLayer, Result, image, xml};
+use crate::{
+    Error, Hypervisor, ImageLayer, Result,
+    image::{self, Chain},
+    xml,
+};
 use model::VmId;
 use std::{
     fmt,
@@ -145,7 +149,7 @@ impl Hypervisor {
         let domains = self.inner.connection.list_all_domains(0).map_err(|source| Error::List { source })?;
         let mut infos = vec![];
         for domain in &domains {
-            match self.describe(domain) {
+            match self.describe(domain, image::chain) {
                 Ok(info) => infos.push(info),
                 Err(error) if self.lookup_optional(vm_id(domain)?)?.is_some() => return Err(error),
                 Err(_) => {}
@@ -155,8 +159,24 @@ impl Hypervisor {
         Ok(infos)
     }
 
+    /// Runs `qemu-img` once per disk.
     pub fn domain(&self, vm: VmId) -> Result<Option<DomainInfo>> {
-        self.lookup_optional(vm)?.map(|domain| self.describe(&domain)).transpose()
+        self.lookup_optional(vm)?.map(|domain| self.describe(&domain, image::chain)).transpose()
+    }
+
+    /// As [`Self::domain`], without a look into the images of a VM that runs: the sizes are QEMU's, backing
+    /// chains are empty, and what only an image tells refuses no disk.
+    pub fn outline(&self, vm: VmId) -> Result<Option<DomainInfo>> {
+        let Some(domain) = self.lookup_optional(vm)? else { return Ok(None) };
+        if !self.is_active(vm)? {
+            return self.describe(&domain, image::chain).map(Some);
+        }
+        let fail = |source| Error::Call { what: "look at a disk of", vm, source };
+        let size = |path: &Path, _: &str| {
+            let info = domain.block_info(path.to_str().unwrap_or_default(), 0).map_err(fail)?;
+            Ok(Chain { size_bytes: info.capacity, layers: vec![], unsupported: None })
+        };
+        self.describe(&domain, size).map(Some)
     }
 
     /// The domain with this name, or this UUID.
@@ -174,7 +194,8 @@ impl Hypervisor {
         Ok(found)
     }
 
-    fn describe(&self, domain: &Domain) -> Result<DomainInfo> {
+    /// `chain` describes an image, by its path and format.
+    fn describe(&self, domain: &Domain, chain: impl Fn(&Path, &str) -> Result<Chain>) -> Result<DomainInfo> {
         let vm = vm_id(domain)?;
         let fail = |source| Error::Call { what: "look at", vm, source };
         let root = xml::parse(&self.domain_xml(domain, vm, false)?)?;
@@ -191,7 +212,7 @@ impl Hypervisor {
             autostart: persistent && domain.autostart().map_err(fail)?,
             memory_bytes: root.get_child("memory").map_or(0, memory_bytes),
             vcpus: xml::child_text(&root, "vcpu").and_then(|text| text.parse().ok()).unwrap_or(0),
-            disks: devices("disk").map(disk).collect(),
+            disks: devices("disk").map(|element| disk(element, &chain)).collect(),
             interfaces: devices("interface").map(interface).collect(),
             nvram: root.get_child("os").and_then(|os| os.get_child("nvram")).and_then(nvram),
             tpm: devices("tpm").next().map(|tpm| self.tpm(vm, tpm)),
@@ -221,7 +242,7 @@ fn vm_id(domain: &Domain) -> Result<VmId> {
     domain.uuid().map(VmId).map_err(|source| Error::List { source })
 }
 
-fn disk(disk: &Element) -> DiskInfo {
+fn disk(disk: &Element, chain: impl Fn(&Path, &str) -> Result<Chain>) -> DiskInfo {
     let attribute = |child, name| disk.get_child(child).and_then(|child| xml::attribute(child, name));
     let text = |child, name| attribute(child, name).unwrap_or_default().to_owned();
     let has = |child| disk.get_child(child).is_some();
@@ -245,7 +266,7 @@ fn disk(disk: &Element) -> DiskInfo {
     };
     let encrypted = has("encryption")
         || disk.get_child("source").is_some_and(|source| source.get_child("encryption").is_some());
-    let unsupported = match info.path().map(|path| image::chain(path, &info.format)) {
+    let unsupported = match info.path().map(|path| chain(path, &info.format)) {
         Some(Ok(chain)) => {
             info.size_bytes = chain.size_bytes;
             info.backing_chain = chain.layers.into_iter().skip(1).collect();

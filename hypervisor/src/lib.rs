@@ -24,6 +24,7 @@ pub use backup::BackupOutcome;
 pub use checkpoint::{CheckpointInfo, CheckpointSize, Deleted};
 pub use error::{Error, Result};
 pub use events::{BlockJobStatus, Change, Event};
+pub use ffi::trim_heap;
 pub use image::{BitmapInfo, ImageLayer};
 pub use inventory::{DiskDevice, DiskInfo, DiskSource, DomainInfo, DomainState, InterfaceInfo, TpmInfo};
 pub use overlay::{BlockJob, BlockJobKind, Overlay};

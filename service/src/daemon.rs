@@ -21,6 +21,9 @@ use transport::{Client, ClientOptions, PeerAddress, Server, Tls, TlsIdentity};
 /// How long the steps that are under way may take to stop.
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
 
+/// How long memory that a transfer has freed may stay with the process.
+const TRIM_EVERY: Duration = Duration::from_secs(30);
+
 /// Files are nobody else's; folders may be passed through, because QEMU, which runs as a user of its own,
 /// opens the images in them that libvirt gave it.
 const UMASK: u32 = 0o066;
@@ -55,6 +58,7 @@ async fn serve(dirs: &Dirs) -> Result<(), Failure> {
     tracing::info!(host = %host.name, address = %server.local_addr, libvirt = host.hypervisor.uri(), "serving");
     start_owners(&host)?;
     watch_libvirt(&host);
+    tokio::spawn(trim_heap());
     host.tasks.spawn(control::serve(host.clone(), listener));
     wait_for_signal().await?;
     tracing::info!("stopping");
@@ -199,6 +203,13 @@ fn watch_libvirt(host: &Arc<Host>) {
             }
         }
     });
+}
+
+async fn trim_heap() {
+    loop {
+        tokio::time::sleep(TRIM_EVERY).await;
+        blocking(hypervisor::trim_heap).await;
+    }
 }
 
 async fn wait_for_signal() -> Result<(), Failure> {

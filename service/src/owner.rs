@@ -21,7 +21,7 @@ use model::{DeltaId, DiskId, Generation, JobId, Mode, ReplicationState, VmId};
 use serde::{Deserialize, Serialize};
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -446,7 +446,9 @@ impl Owner {
         self.host.tasks.spawn(async move {
             let name = step.name();
             tracing::debug!(vm = %context.record.name, step = name, "step");
+            let (vm, begun) = (context.record.name.clone(), Instant::now());
             let result = steps::run(context, step).await;
+            tracing::debug!(%vm, ended = name, ms = begun.elapsed().as_millis(), "step ended");
             let _ = mail.send(Mail::StepEnded(result)).await;
         });
     }
