@@ -88,8 +88,11 @@ impl Relationship {
         }
         let turn =
             self.work.as_ref().is_some_and(|work| work.kind.is_turn() || work.kind == WorkKind::Flatten);
+        // It ends by itself and soon, unless something keeps it from ending.
+        let cleans_up = self.work.as_ref().is_some_and(|work| work.kind == WorkKind::Abandon && !work.waits);
         if let Some(work) = &self.work
             && !turn
+            && (!cleans_up || matches!(operation, Operation::Resume))
         {
             let retrying = matches!(operation, Operation::Resume);
             if retrying {
@@ -99,8 +102,12 @@ impl Relationship {
             return Err(Refusal::Busy { work: work.kind.name() });
         }
         self.permit(&operation)?;
-        if turn && self.waiting.is_some() && !matches!(operation, Operation::Resume) {
+        if (turn || cleans_up) && self.waiting.is_some() && !matches!(operation, Operation::Resume) {
             return Err(Refusal::Busy { work: self.waiting.as_ref().map_or("", Operation::name) });
+        }
+        if cleans_up {
+            self.waiting = Some(operation);
+            return Ok(());
         }
         if turn && !matches!(operation, Operation::Resume) {
             self.waiting = Some(operation);

@@ -148,3 +148,19 @@ fn a_host_superseded_while_it_took_its_vm_back_stays_superseded() {
     assert_eq!((r.work.is_none(), r.state, r.superseded.is_some()), (true, S::Critical, true));
     assert!(apply(&mut r, 0, Event::Started).contains(&Effect::PauseVm));
 }
+
+#[test]
+fn an_operation_waits_for_the_end_of_a_clean_up_and_not_for_one_that_is_stuck() {
+    let mut r = shipping(WorkKind::Cycle);
+    apply(&mut r, 0, Event::Failed(StepFailure::NoSpace("the spool is full".into())));
+    assert_eq!(step(&r), "abandon");
+    assert_eq!(apply(&mut r, 1, Event::Operation(Operation::Suspend)), []);
+    assert!(r.apply(context(1), Event::Operation(Operation::Resynchronize)).is_err(), "one waits");
+    apply(&mut r, 2, Event::Done(StepResult::Plain));
+    assert_eq!((r.work.is_none(), r.state), (true, S::Suspended));
+
+    let mut r = shipping(WorkKind::Cycle);
+    apply(&mut r, 0, Event::Failed(StepFailure::NoSpace("the spool is full".into())));
+    apply(&mut r, 0, Event::Failed(StepFailure::Recoverable("libvirt is gone".into())));
+    assert!(r.apply(context(1), Event::Operation(Operation::Suspend)).is_err());
+}

@@ -6,8 +6,10 @@ mod bare;
 mod content;
 mod copy;
 mod cycle;
+mod home;
 mod memory;
 mod report;
+mod resync;
 mod takeover;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -39,6 +41,8 @@ const BENCHES: &[(&str, Measure)] = &[
     ("turn", cycle::turn),
     ("interval", cycle::interval),
     ("failover", takeover::failover),
+    ("failback", home::failback),
+    ("resync", resync::resync),
     ("memory", memory::memory),
 ];
 

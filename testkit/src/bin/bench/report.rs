@@ -143,6 +143,13 @@ fn short(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
+/// Bytes that a process has read from files so far.
+pub fn rchar(pid: u32) -> Result<f64> {
+    let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
+    let line = io.lines().find_map(|line| line.strip_prefix("rchar: ")).context("no rchar")?;
+    Ok(line.parse()?)
+}
+
 /// What the figures were measured on.
 fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
