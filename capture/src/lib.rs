@@ -33,6 +33,7 @@ mod turn;
 pub use error::{CaptureError, Result};
 pub use fault::Fault;
 pub use reader::Reader;
+pub use spool::Pressure;
 pub use turn::{
     Changed, ChangedSource, Check, Consistency, Cut, Disk, DiskFormat, PeerHashes, Pending, Prepared,
     PreparedDisk, Recovered, Tracking,

@@ -11,6 +11,7 @@ use crate::{
 };
 use model::{DeltaId, durable};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs, io,
     os::unix::fs::MetadataExt,
@@ -19,9 +20,7 @@ use std::{
 
 /// Refuses a delta of `delta_bytes` that `folder` has no room for.
 pub fn require_room(folder: &Path, delta_bytes: u64, limits: Limits) -> Result<()> {
-    let stat = rustix::fs::statvfs(folder)
-        .map_err(|errno| file_error("ask for the free space of", folder)(errno.into()))?;
-    let free = (stat.f_bavail * stat.f_frsize).saturating_sub(limits.free_bytes_min);
+    let free = free_bytes(folder)?.saturating_sub(limits.free_bytes_min);
     let quota = limits.spool_bytes_max.saturating_sub(used_bytes(folder)?);
     let needed_bytes = delta_bytes.saturating_add(delta_bytes / 5);
     let free_bytes = free.min(quota);
@@ -29,6 +28,23 @@ pub fn require_room(folder: &Path, delta_bytes: u64, limits: Limits) -> Result<(
         return Err(CaptureError::SpoolFull { path: folder.to_owned(), needed_bytes, free_bytes });
     }
     Ok(())
+}
+
+fn free_bytes(folder: &Path) -> Result<u64> {
+    let stat = rustix::fs::statvfs(folder)
+        .map_err(|errno| file_error("ask for the free space of", folder)(errno.into()))?;
+    Ok(stat.f_bavail * stat.f_frsize)
+}
+
+/// Overlays of ours that stand on a VM's disks and have become too large to stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pressure {
+    /// Where they lie.
+    pub folder: PathBuf,
+    pub used_bytes: u64,
+    /// What they may hold there: the spool's quota, or half of the room that there would be without them,
+    /// because writing them back may take as much again.
+    pub allowed_bytes: u64,
 }
 
 fn used_bytes(folder: &Path) -> Result<u64> {
@@ -44,6 +60,30 @@ impl Capture {
     pub(crate) fn make_folders(&self) -> Result<()> {
         make_folder(&self.state_folder())?;
         make_folder(&self.spool_folder())
+    }
+
+    /// The pressure of the overlays that stand on the disks, once they hold four fifths of what they may. They
+    /// are then to be taken back, with [`Self::abandon`] or [`Self::release`], before the guest's writes fail.
+    pub fn pressure(&self) -> Result<Option<Pressure>> {
+        let journal = self.journal()?;
+        let piled = journal.overlays.iter().flat_map(|set| set.disks.iter().map(|(_, path)| path));
+        let turn = journal.turn.iter().flat_map(|turn| turn.disks.iter().filter_map(|d| d.overlay.as_ref()));
+        let mut folders: BTreeMap<&Path, BTreeSet<&PathBuf>> = BTreeMap::new();
+        for path in piled.chain(turn) {
+            folders.entry(path.parent().unwrap_or(path)).or_default().insert(path);
+        }
+        for (folder, overlays) in folders {
+            // One that is not made yet, or not there any more, holds nothing.
+            let size = |path: &&PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
+            let used_bytes: u64 = overlays.iter().map(size).sum();
+            let floor = self.limits.free_bytes_min;
+            let room = (free_bytes(folder)? + used_bytes).saturating_sub(floor) / 2;
+            let allowed_bytes = room.min(self.limits.spool_bytes_max);
+            if used_bytes > 0 && used_bytes > allowed_bytes / 5 * 4 {
+                return Ok(Some(Pressure { folder: folder.to_owned(), used_bytes, allowed_bytes }));
+            }
+        }
+        Ok(None)
     }
 
     /// Removes a turn's spool files and its folder. The journal does not name it any more.

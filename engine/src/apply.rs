@@ -8,6 +8,9 @@ use crate::{
 };
 use model::{DeltaId, Mode, ReplicationState as S};
 
+/// How long a turn that outgrew its room waits for a quieter time: at once it would grow as large again.
+const SQUEEZED_WAIT_MS: i64 = 600_000;
+
 impl Relationship {
     /// Refused events change nothing.
     pub fn apply(&mut self, ctx: Context, event: Event) -> Result<Vec<Effect>, Refusal> {
@@ -61,6 +64,17 @@ impl Relationship {
                 // What follows from it begins with the next event: a starting daemon says this first, and
                 // then has everything that is under way started at once.
                 return Ok(effects);
+            }
+            Event::Squeezed(reason) => {
+                if let Some(turn) = self.work.as_ref().filter(|work| work.kind.is_turn()) {
+                    if turn.waits {
+                        // For a peer, whose call ends the wait as before.
+                        self.give_up_turn(ctx, &mut effects);
+                    } else {
+                        effects.push(Effect::CancelStep);
+                        self.retry.later(ctx.now_ms + SQUEEZED_WAIT_MS, reason);
+                    }
+                }
             }
             Event::Power { running } => {
                 if self.may_run() && self.work.is_none() && self.superseded.is_none() {
@@ -194,7 +208,11 @@ impl Relationship {
         }
         if let Some(operation) = self.waiting.take() {
             match self.permit(&operation) {
-                Ok(()) => self.begin(ctx, operation, effects),
+                // What only changes the state may make a turn due.
+                Ok(()) => {
+                    self.begin(ctx, operation, effects);
+                    self.go_on(ctx, effects);
+                }
                 Err(refusal) => effects.push(Effect::Finished { failure: Some(refusal.to_string()) }),
             }
             return;

@@ -31,6 +31,9 @@ pub enum Event {
     /// The tracking of changes was lost (host crash, foreign snapshot): deltas cannot be trusted any more.
     /// A daemon that finds this when it starts says so before [`Event::Started`].
     TrackingLost(String),
+    /// The overlays that the turn under way needs have grown too large to stay: it is taken back, and tried
+    /// again later.
+    Squeezed(String),
     /// The domain was seen running or not.
     Power {
         running: bool,

@@ -179,7 +179,9 @@ impl Relationship {
             effects.push(Effect::Greet);
         }
         if work.kind != WorkKind::Cycle && work.kind != WorkKind::Flatten {
-            effects.push(Effect::Finished { failure: work.failure });
+            let why = self.retry.reason.clone().filter(|_| self.retry.is_waiting(ctx.now_ms));
+            let failure = if work.kind == WorkKind::Abandon { why.or(work.failure) } else { work.failure };
+            effects.push(Effect::Finished { failure });
         }
     }
 }

@@ -1,6 +1,7 @@
-//! `kill -9` by seed: a daemon, QEMU or both die at a random instant of a random step of a turn, again and again on
-//! the same two hosts, and what one crash leaves is what the next one meets. After each, replication goes
-//! on, one host may run the VM, and the points pass the oracle; at the end nothing is left over.
+//! `kill -9` by seed: a daemon, QEMU or both die at a random instant of a random step of each flow, again and
+//! again on the same two hosts, and what one crash leaves is what the next one meets. After each, the flow
+//! comes to its end, replication goes on, one host may run the VM, and the points pass the oracle; at the end
+//! nothing is left over. Only kills inside a stage that a record or the log names are counted.
 //!
 //! `RELEVO_SEED` repeats a run as far as the machine's timing lets it; `RELEVO_KILLS` asks for more kills.
 
@@ -24,7 +25,8 @@ use testkit::{pair::Host, poll_for};
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// The longest wait between a step's beginning and the kill: most steps take about this.
 const DELAY_MS_MAX: u64 = 30;
-const KILLS: usize = 4;
+/// Of each flow.
+const KILLS: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
@@ -36,14 +38,31 @@ enum Victim {
 struct Scene {
     stage: Stage,
     random: StdRng,
-    /// What was hit, and how often.
-    histogram: BTreeMap<String, u32>,
+    /// What was hit in which flow, and how often.
+    histogram: BTreeMap<(Flow, String), usize>,
     kills: usize,
+    tries: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Flow {
+    FirstCopy,
+    Cycle,
+    Resync,
+    Coalescing,
+    Failover,
+    Revert,
+    Commit,
+    Planned,
+    Reverse,
+    Failback,
 }
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        println!("{} kills: {:#?}", self.histogram.values().sum::<u32>(), self.histogram);
+        for ((flow, what), count) in &self.histogram {
+            println!("{flow:?}: {count} x {what}");
+        }
     }
 }
 
@@ -87,11 +106,24 @@ impl Scene {
             random,
             histogram: BTreeMap::new(),
             kills: variable("RELEVO_KILLS").unwrap_or(KILLS),
+            tries: 0,
         })
     }
 
-    fn hits(&self) -> usize {
-        self.histogram.values().sum::<u32>() as usize
+    fn hits(&self, flow: Flow) -> usize {
+        self.histogram.iter().filter(|((of, _), _)| *of == flow).map(|(_, count)| count).sum()
+    }
+
+    /// Whether one of these flows needs more kills.
+    fn wants_more(&mut self, flows: &[Flow]) -> Result<bool> {
+        let more = flows.iter().any(|flow| self.hits(*flow) < self.kills);
+        self.tries += usize::from(more);
+        ensure!(self.tries <= 8 * self.kills, "most kills miss: {:#?}", self.histogram);
+        Ok(more)
+    }
+
+    fn choose<T: Copy>(&mut self, from: &[T]) -> T {
+        *from.choose(&mut self.random).expect("something to choose from")
     }
 
     fn host(&mut self, letter: char) -> &mut Host {
@@ -103,12 +135,13 @@ impl Scene {
     /// other work, or one that came when all was over, is not.
     fn strike(
         &mut self,
+        flow: Flow,
         (host, victim): (char, Victim),
         (watched, step): (char, &str),
         command: Option<(char, &[&str])>,
     ) -> Result<()> {
         let delay = Duration::from_millis(self.random.random_range(0..=DELAY_MS_MAX));
-        println!("{victim:?} of {host} at `{step}` of {watched} after {} ms", delay.as_millis());
+        println!("{flow:?}: {victim:?} of {host} at `{step}` of {watched} after {} ms", delay.as_millis());
         let mut log = Log::of(self.host(watched));
         if let Some((letter, args)) = command {
             self.host(letter).command(&["--json", "--yes", "--no-wait"], args)?;
@@ -151,7 +184,7 @@ impl Scene {
             None => met.then(|| format!("{victim:?} of {name}, at `{step}` of {watched}")),
         };
         if let Some(hit) = hit {
-            *self.histogram.entry(hit).or_default() += 1;
+            *self.histogram.entry((flow, hit)).or_default() += 1;
         }
         Ok(())
     }
@@ -167,6 +200,30 @@ impl Scene {
         let domains = names(&replica.root.join("libvirt/etc/qemu"), "xml");
         ensure!(domains.is_empty(), "defined on {}: {domains:?}", replica.name);
         Ok(())
+    }
+
+    /// The operation that was struck goes on by itself; one that was not begun yet is asked for again.
+    fn comes_to(&mut self, letter: char, state: u64, command: &[&str]) -> Result<()> {
+        let host = self.host(letter);
+        let mut last = Value::Null;
+        poll_for(BOUND, || {
+            last = host.status(VM).ok()?;
+            if last["state_number"] == state && last["activity"].is_null() {
+                return Some(());
+            }
+            if last["activity"].is_null() {
+                let _ = host.run(command);
+            }
+            None
+        })
+        .with_context(|| format!("{} does not come to {state} by {command:?}: {last:#}", host.name))
+    }
+
+    /// The site of this host is lost, and back.
+    fn lose(&mut self, letter: char) -> Result<()> {
+        let host = self.host(letter);
+        host.kill_daemon()?;
+        if host.qemu_pid(VM).is_some_and(testkit::is_running) { host.kill_qemu(VM) } else { Ok(()) }
     }
 
     fn sides(&self, primary: char) -> (&Host, &Host) {
@@ -243,20 +300,113 @@ const PROTECT: &[&str] =
 
 #[test]
 fn replication_outlives_kills_at_any_instant_of_a_turn() -> Result<()> {
+    const DAEMONS: [(char, Victim); 2] = [('a', Victim::Daemon), ('b', Victim::Daemon)];
+    const ALL: [(char, Victim); 4] =
+        [('a', Victim::Daemon), ('b', Victim::Daemon), ('a', Victim::Qemu), ('a', Victim::Both)];
     let mut scene = Scene::new()?;
-    let killers = [('a', Victim::Daemon), ('b', Victim::Daemon)];
-    let killer = *killers.choose(&mut scene.random).context("no choice")?;
-    scene.strike(killer, ('a', "ship"), Some(('a', PROTECT)))?;
+    while scene.wants_more(&[Flow::FirstCopy])? {
+        let (killer, step) = (scene.choose(&DAEMONS), scene.choose(&["cut everything", "ship", "settle"]));
+        scene.strike(Flow::FirstCopy, killer, ('a', step), Some(('a', PROTECT)))?;
+        scene.comes_to('a', 3, &["resync", VM])?;
+        if scene.hits(Flow::FirstCopy) < scene.kills {
+            scene.host('a').run(&["unprotect", VM])?;
+            scene.host('b').run(&["unprotect", VM, "--delete-replica"])?;
+        }
+    }
     scene.goes_on('a')?;
-    let killers = [('a', Victim::Daemon), ('b', Victim::Daemon), ('a', Victim::Qemu), ('a', Victim::Both)];
-    let mut tries = 0;
-    while scene.hits() < scene.kills {
-        tries += 1;
-        ensure!(tries <= 8 * scene.kills, "most kills miss");
-        let killer = *killers.choose(&mut scene.random).context("no choice")?;
-        let step = *["cut", "ship", "settle"].choose(&mut scene.random).context("no choice")?;
-        scene.strike(killer, ('a', step), None)?;
+    while scene.wants_more(&[Flow::Cycle, Flow::Resync, Flow::Coalescing])? {
+        let (killer, step) = (scene.choose(&ALL), scene.choose(&["cut", "ship", "settle"]));
+        scene.strike(Flow::Cycle, killer, ('a', step), None)?;
+        scene.goes_on('a')?;
+        let (killer, step) = (scene.choose(&DAEMONS), scene.choose(&["cut and compare", "ship"]));
+        scene.strike(Flow::Resync, killer, ('a', step), Some(('a', &["resync", VM])))?;
+        scene.strike(Flow::Coalescing, ('b', Victim::Daemon), ('b', "merge layers"), None)?;
         scene.goes_on('a')?;
     }
     scene.nothing_is_left('a')
+}
+
+#[test]
+fn failovers_and_reverts_outlive_kills_at_any_instant() -> Result<()> {
+    const FAILOVER: [&str; 4] =
+        ["make the overlay", "define on the overlay", "start the VM", "track changes"];
+    const REVERT: [&str; 3] = ["stop the VM", "undefine", "drop the overlay"];
+    let mut scene = Scene::new()?;
+    scene.stage.protect()?;
+    scene.goes_on('a')?;
+    while scene.wants_more(&[Flow::Failover, Flow::Revert])? {
+        scene.lose('a')?;
+        let (victim, step) = (scene.choose(&[Victim::Daemon, Victim::Both]), scene.choose(&FAILOVER));
+        scene.strike(Flow::Failover, ('b', victim), ('b', step), Some(('b', &["failover", VM])))?;
+        scene.comes_to('b', 5, &["failover", VM])?;
+        scene.stage.bring_up(&scene.stage.pair.b)?;
+        let step = scene.choose(&REVERT);
+        scene.strike(Flow::Revert, ('b', Victim::Daemon), ('b', step), Some(('b', &["revert", VM])))?;
+        scene.comes_to('b', 3, &["revert", VM])?;
+        scene.host('a').start()?;
+        scene.goes_on('a')?;
+    }
+    scene.nothing_is_left('a')
+}
+
+#[test]
+fn commits_and_failbacks_outlive_kills_at_any_instant() -> Result<()> {
+    const COMMIT: [&str; 2] = ["record cluster lists", "hide points"];
+    const FAILBACK: [(char, &str); 4] =
+        [('a', "read own changes"), ('a', "adopt the disks"), ('b', "cut and compare"), ('b', "ship")];
+    const COMPLETE: [(char, &str); 6] = [
+        ('a', "ask the peer to prepare"),
+        ('b', "stop the guest"),
+        ('b', "ship"),
+        ('b', "undefine"),
+        ('b', "hand over"),
+        ('a', "start the VM"),
+    ];
+    let mut scene = Scene::new()?;
+    scene.stage.protect()?;
+    scene.goes_on('a')?;
+    while scene.wants_more(&[Flow::Commit, Flow::Failback])? {
+        scene.lose('a')?;
+        scene.host('b').run(&["failover", VM])?;
+        let step = scene.choose(&COMMIT);
+        scene.strike(Flow::Commit, ('b', Victim::Daemon), ('b', step), Some(('b', &["commit", VM])))?;
+        scene.comes_to('b', 6, &["commit", VM])?;
+        scene.host('a').start()?;
+        scene.host('a').wait_state(VM, 8, BOUND)?;
+        let (watched, step) = scene.choose(&FAILBACK);
+        let killed = scene.choose(&['a', 'b']);
+        let failback: &[&str] = &["failback", VM];
+        scene.strike(Flow::Failback, (killed, Victim::Daemon), (watched, step), Some(('a', failback)))?;
+        scene.comes_to('a', 14, failback)?;
+        let (watched, step) = scene.choose(&COMPLETE);
+        let killed = scene.choose(&['a', 'b']);
+        let complete: &[&str] = &["failback", VM, "--complete"];
+        scene.strike(Flow::Failback, (killed, Victim::Daemon), (watched, step), Some(('a', complete)))?;
+        scene.comes_to('a', 3, complete)?;
+        scene.goes_on('a')?;
+    }
+    scene.nothing_is_left('a')
+}
+
+#[test]
+fn planned_failovers_outlive_kills_at_any_instant() -> Result<()> {
+    const STEPS: [&str; 6] = ["stop the guest", "cut", "ship", "settle", "undefine", "hand over"];
+    let mut scene = Scene::new()?;
+    scene.stage.protect()?;
+    scene.goes_on('a')?;
+    let (mut from, mut to) = ('a', 'b');
+    while scene.wants_more(&[Flow::Planned, Flow::Reverse])? {
+        let (step, host) = (scene.choose(&STEPS), scene.choose(&[from, to]));
+        let planned: &[&str] = &["failover", VM, "--planned"];
+        scene.strike(Flow::Planned, (host, Victim::Daemon), (from, step), Some((from, planned)))?;
+        scene.comes_to(to, 5, planned)?;
+        scene.stage.bring_up(scene.stage.pair.host(&format!("{to}.example")))?;
+        let (watched, step) = scene.choose(&[(to, "promote the store"), (from, "adopt the disks")]);
+        let reverse: &[&str] = &["reverse", VM];
+        scene.strike(Flow::Reverse, (watched, Victim::Daemon), (watched, step), Some((to, reverse)))?;
+        scene.comes_to(to, 3, reverse)?;
+        scene.goes_on(to)?;
+        (from, to) = (to, from);
+    }
+    scene.nothing_is_left(from)
 }

@@ -151,3 +151,97 @@ fn a_full_replica_disk_keeps_every_point_and_goes_on_when_there_is_room() -> Res
     let stage = begin(pair)?;
     fills_and_recovers(&stage, &disk, &storage, &["No space left"])
 }
+
+/// What overlays may hold in [`small_quota`], and the share of it at which they are taken back.
+const QUOTA_MIB: u64 = 8;
+
+fn small_quota(pair: &Pair, quota_mib: u64) -> Result<()> {
+    let config = pair.a.root.join("etc/relevo.toml");
+    let text = fs::read_to_string(&config)?;
+    let text = text.lines().filter(|line| !line.starts_with("quota")).collect::<Vec<_>>().join("\n");
+    fs::write(&config, text.replace("[spool]", &format!("[spool]\nquota = \"{quota_mib}MiB\"")))?;
+    Ok(())
+}
+
+/// A guest that writes faster than its first copy comes along, on a disk of this format with content.
+fn eager(format: &str) -> Result<Stage> {
+    const AREA_MIB: usize = 16;
+    let mut pair = Pair::prepare(binary())?;
+    small_quota(&pair, QUOTA_MIB)?;
+    start(&mut pair)?;
+    let disk = pair.root.join("a/disk");
+    let content = pair.root.join("content");
+    let mut bytes = vec![0; 64 << 20];
+    // The guest's writer has the beginning and the last cluster to itself.
+    rand::fill(&mut bytes[AREA_MIB << 20..63 << 20]);
+    fs::write(&content, bytes)?;
+    let made = Command::new("qemu-img")
+        .args(["convert", "-f", "raw", "-O", format])
+        .args([&content, &disk])
+        .status()?;
+    ensure!(made.success(), "qemu-img convert failed");
+    let mut spec = GuestSpec::new(VM, &[(disk, format)], &pair.root.join("serial.log"));
+    spec.writer.area_mib = AREA_MIB as u64;
+    spec.writer.bytes_per_op = 64 << 10;
+    spec.writer.ops_per_s = 40.0;
+    Stage::with(pair, &spec)
+}
+
+fn overlays(host: &Host) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(&host.root)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let ours = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("relevo-"));
+    Ok(entries.into_iter().filter(ours).collect())
+}
+
+#[test]
+fn a_first_copy_whose_overlay_outgrows_its_room_is_taken_back_and_the_guest_goes_on() -> Result<()> {
+    let mut stage = eager("qcow2")?;
+    let protect = ["protect", VM, "--to", "b.example", "--interval", "1", "--bandwidth", "2MiB/s"];
+    let refused = stage.pair.a.run(&protect).err().context("the first copy came through")?;
+    let said = refused.to_string();
+    let folder = stage.pair.a.root.to_string_lossy().into_owned();
+    ensure!(said.contains(&folder) && said.contains("overlays"), "it says: {said}");
+    ensure!(overlays(&stage.pair.a)?.is_empty(), "overlays are left: {:?}", overlays(&stage.pair.a));
+    let status = stage.pair.a.status(VM)?;
+    ensure!(status["power_state"] == "running" && status["state_number"] == 1, "{status:#}");
+    stage.wait_for_acks(40)?;
+
+    small_quota(&stage.pair, 1024)?;
+    stage.pair.a.kill_daemon()?;
+    stage.pair.a.start()?;
+    stage.pair.a.run(&["resync", VM])?;
+    stage.check_newest(&stage.pair.a, &stage.pair.b)?;
+    ensure!(read_log(&stage.serial)?.error.is_none(), "the guest saw an error");
+    Ok(())
+}
+
+#[test]
+fn overlays_that_pile_up_while_the_peer_is_away_are_written_back_and_the_disks_compared_later() -> Result<()>
+{
+    let mut stage = eager("raw")?;
+    // The first copy itself needs the room.
+    small_quota(&stage.pair, 1024)?;
+    stage.pair.a.kill_daemon()?;
+    stage.pair.a.start()?;
+    stage.protect()?;
+    stage.check_newest(&stage.pair.a, &stage.pair.b)?;
+    small_quota(&stage.pair, QUOTA_MIB)?;
+    stage.pair.b.kill_daemon()?;
+    stage.pair.a.kill_daemon()?;
+    stage.pair.a.start()?;
+    poll_for(BOUND, || overlays(&stage.pair.a).ok()?.is_empty().then_some(()))
+        .with_context(|| format!("overlays are left: {:?}", overlays(&stage.pair.a)))?;
+    let status = stage.pair.a.status(VM)?;
+    ensure!(status["power_state"] == "running", "{status:#}");
+    ensure!(status["issues"].to_string().contains("overlays in"), "{status:#}");
+    stage.wait_for_acks(40)?;
+
+    small_quota(&stage.pair, 1024)?;
+    stage.pair.a.kill_daemon()?;
+    stage.pair.a.start()?;
+    stage.pair.b.start()?;
+    stage.pair.a.wait_state(VM, 3, BY_ITSELF)?;
+    stage.check_newest(&stage.pair.a, &stage.pair.b)?;
+    ensure!(read_log(&stage.serial)?.error.is_none(), "the guest saw an error");
+    Ok(())
+}

@@ -143,7 +143,7 @@ pub fn issues(host: &Host, owner: &OwnerHandle) -> Vec<Issue> {
         );
     }
     if r.mode == Mode::Primary
-        && let Ok(Some(domain)) = host.hypervisor.domain(r.vm)
+        && let Ok(Some(domain)) = host.hypervisor.outline(r.vm)
         && !domain.internal_snapshots.is_empty()
     {
         add(

@@ -102,6 +102,8 @@ struct Owner {
     step: Option<CancellationToken>,
     last_failure: Option<String>,
     greeted_ms: i64,
+    /// When the overlays' size was last looked at.
+    measured_ms: i64,
     greeting: bool,
     /// Start the VM once the peer has answered, or at this time.
     autostart_ms: Option<i64>,
@@ -173,6 +175,7 @@ pub fn start(host: Arc<Host>, record: Relationship) -> OwnerHandle {
         step: None,
         last_failure: None,
         greeted_ms: 0,
+        measured_ms: 0,
         greeting: false,
         autostart_ms: None,
     };
@@ -262,8 +265,47 @@ impl Owner {
         if self.autostart_ms.is_some_and(|at| now >= at) {
             self.autostart().await;
         }
+        if self.record.mode == Mode::Primary && now - self.measured_ms >= self.measure_every_ms() {
+            self.measured_ms = now;
+            self.relieve().await;
+        }
         if self.should_greet() && now - self.greeted_ms >= GREET_EVERY_MS {
             self.greet();
+        }
+    }
+
+    /// How often the overlays are looked at: a guest that writes at a disk's pace fills no file system between
+    /// two looks. A turn of a VM whose disks are tracked by bitmaps has none.
+    fn measure_every_ms(&self) -> i64 {
+        use engine::WorkKind::{FirstCopy, Resync};
+        let copies = self.record.work.as_ref().is_some_and(|work| matches!(work.kind, FirstCopy | Resync));
+        if copies { TICK_MAX_MS } else { 10 * TICK_MAX_MS }
+    }
+
+    /// Overlays that grow while the peer takes its time are taken back before they fill the disk.
+    async fn relieve(&mut self) {
+        let (host, vm) = (self.host.clone(), self.record.vm);
+        let pressure = blocking(move || host.capture(vm).map(|capture| capture.pressure())).await;
+        let Ok(Ok(Some(pressure))) = pressure else { return };
+        let reason = format!(
+            "the overlays in {} hold {} bytes of the {} that they may: they are written back",
+            pressure.folder.display(),
+            pressure.used_bytes,
+            pressure.allowed_bytes
+        );
+        match &self.record.work {
+            Some(work) if work.kind.is_turn() => {
+                tracing::warn!(vm = %self.record.name, %reason, "the turn is given up");
+                self.apply(Event::Squeezed(reason)).await;
+            }
+            Some(_) => {}
+            // Overlays that track changes: without them the disks are compared.
+            None => {
+                tracing::warn!(vm = %self.record.name, %reason, "tracking is given up");
+                if let Err(failure) = self.release(reason).await {
+                    tracing::error!(vm = %self.record.name, %failure, "cannot write the overlays back");
+                }
+            }
         }
     }
 
@@ -339,7 +381,7 @@ impl Owner {
                 let _ = reply.send(result);
             }
             Mail::Release { reply } => {
-                let _ = reply.send(self.release().await);
+                let _ = reply.send(self.release("the checkpoints were released".to_owned()).await);
             }
             Mail::Stop { .. } => {}
         }
@@ -537,7 +579,7 @@ impl Owner {
         }
     }
 
-    async fn release(&mut self) -> Result<(), Failure> {
+    async fn release(&mut self, why: String) -> Result<(), Failure> {
         if self.record.work.is_some() {
             return Err(Failure::new(ErrorKind::InUse, "busy", "a replication turn is under way; try again"));
         }
@@ -547,7 +589,7 @@ impl Owner {
             host.capture(vm)?.release().map_err(|error| Failure::internal("drop the checkpoints", &error))
         })
         .await?;
-        self.apply(Event::TrackingLost("the checkpoints were released".to_owned())).await;
+        self.apply(Event::TrackingLost(why)).await;
         Ok(())
     }
 

@@ -72,5 +72,6 @@ fn keep_once(host: &Host, vm: VmId, policy: Policy, cancel: &AtomicBool) -> Resu
     // What a former primary wrote and never shipped is an operator's to drop.
     hide.retain(|delta| points.iter().any(|point| point.delta == *delta && point.note.is_empty()));
     store.hide(&hide).map_err(|error| chain(&error))?;
+    tracing::debug!(%vm, step = "merge layers", "upkeep");
     store.coalesce_step(cancel).map_err(|error| chain(&error))
 }

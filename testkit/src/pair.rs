@@ -333,7 +333,12 @@ impl Host {
     /// `None`: it has no layers of its own (adopted in place), or merged away meanwhile.
     fn check_point(&self, vm: &str, id: &str) -> Result<Option<oracle::Verdict>> {
         let Ok(images) = self.point_images(vm, id) else { return Ok(None) };
-        match oracle::check(&images) {
+        // A layer below may be merged away between two steps of opening the chain by its names.
+        let settled = poll_for(START_MAX, || match oracle::check(&images) {
+            Err(oracle::Violation::Unreadable(_)) => None,
+            result => Some(result),
+        });
+        match settled.unwrap_or_else(|| oracle::check(&images)) {
             Ok(verdict) => Ok(Some(verdict)),
             Err(violation) => {
                 let still_there = self.points(vm)?.iter().any(|point| point["point"] == id);

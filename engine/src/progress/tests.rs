@@ -164,3 +164,41 @@ fn an_operation_waits_for_the_end_of_a_clean_up_and_not_for_one_that_is_stuck() 
     apply(&mut r, 0, Event::Failed(StepFailure::Recoverable("libvirt is gone".into())));
     assert!(r.apply(context(1), Event::Operation(Operation::Suspend)).is_err());
 }
+
+#[test]
+fn a_turn_that_outgrows_its_room_is_taken_back_and_waits() {
+    let mut r = shipping(WorkKind::Resync);
+    (r.state, r.resync) = (S::Resynchronizing, Some("asked for".into()));
+    assert_eq!(apply(&mut r, 0, Event::Squeezed("the overlays are large".into())), [Effect::CancelStep]);
+    apply(&mut r, 1, Event::Failed(StepFailure::Cancelled));
+    assert_eq!(step(&r), "abandon");
+    let effects = apply(&mut r, 2, Event::Done(StepResult::Plain));
+    assert!(effects.contains(&Effect::Finished { failure: Some("the overlays are large".into()) }));
+    assert_eq!(apply(&mut r, 60_000, Event::Tick), []);
+    assert_eq!(apply(&mut r, 700_000, Event::Tick).len(), 1);
+    assert_eq!(step(&r), "cut and compare");
+
+    // While it waits for a silent peer, the peer's call goes on ending the wait.
+    let mut r = shipping(WorkKind::Cycle);
+    apply(&mut r, 0, Event::Failed(StepFailure::Recoverable("no route".into())));
+    apply(&mut r, 1, Event::Squeezed("the overlays are large".into()));
+    assert_eq!(step(&r), "abandon");
+    apply(&mut r, 2, Event::Done(StepResult::Plain));
+    assert!(r.work.is_none() && r.retry.is_waiting(3));
+    let theirs =
+        record(Mode::Replica, S::Replicating, Token::Elsewhere { generation: generation(1, "a", 1) });
+    apply(&mut r, 3, Event::Heard(theirs.standing(false)));
+    assert!(!r.retry.is_waiting(4));
+}
+
+#[test]
+fn a_resync_asked_for_within_a_cycle_begins_with_the_cycles_end() {
+    let mut r = shipping(WorkKind::Cycle);
+    assert_eq!(apply(&mut r, 0, Event::Operation(Operation::Resynchronize)), [Effect::CancelStep]);
+    apply(&mut r, 1, Event::Failed(StepFailure::Cancelled));
+    apply(&mut r, 2, Event::Done(StepResult::Plain));
+    assert_eq!(
+        (r.work.as_ref().map(|work| work.kind), step(&r)),
+        (Some(WorkKind::Resync), "cut and compare")
+    );
+}
