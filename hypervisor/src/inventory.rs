@@ -222,6 +222,15 @@ impl Hypervisor {
         })
     }
 
+    /// Where libvirt keeps the state of the emulated TPM of a domain with this definition; `None`: it has none,
+    /// or in a place that we do not know.
+    pub fn tpm_state(&self, xml: &str) -> Result<Option<PathBuf>> {
+        let root = xml::parse(xml)?;
+        let tpm = root.get_child("devices").and_then(|devices| xml::elements(devices, "tpm").next());
+        let vm = xml::vm(xml)?;
+        Ok(tpm.and_then(|tpm| self.tpm(vm, tpm).state))
+    }
+
     fn tpm(&self, vm: VmId, tpm: &Element) -> TpmInfo {
         let backend = tpm.get_child("backend");
         let attribute = |name| backend.and_then(|backend| xml::attribute(backend, name));

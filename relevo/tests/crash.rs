@@ -208,10 +208,11 @@ impl Scene {
         let mut last = Value::Null;
         poll_for(BOUND, || {
             last = host.status(VM).ok()?;
-            if last["state_number"] == state && last["activity"].is_null() {
+            let idle = last["activity"] == "";
+            if idle && last["state_number"] == state {
                 return Some(());
             }
-            if last["activity"].is_null() {
+            if idle {
                 let _ = host.run(command);
             }
             None

@@ -14,7 +14,7 @@ use std::{
 };
 use support::{BOUND, Stage, VM, binary, image};
 use testkit::{
-    GuestSpec,
+    GuestSpec, domain_xml,
     oracle::{self, read_log},
     pair::{Host, Pair},
     poll, poll_for,
@@ -392,4 +392,42 @@ fn traces(stage: &Stage) -> Result<Vec<PathBuf>> {
         folders.into_iter().any(|part| ["checkpoint", "spool", "replicas"].contains(&&*part))
     });
     Ok(files)
+}
+
+#[test]
+fn firmware_variables_and_tpm_state_come_along() -> Result<()> {
+    let pair = Pair::start(binary())?;
+    let disk = pair.root.join("a/disk.qcow2");
+    image(&disk, "qcow2", 16 << 20)?;
+    let (code, variables) = (pair.root.join("a/code.fd"), pair.root.join("a/variables.fd"));
+    fs::write(&code, [0; 4096])?;
+    fs::write(&variables, "boot order: as installed")?;
+    let spec = GuestSpec::new(VM, &[(disk, "qcow2")], &pair.root.join("serial.log"));
+    let firmware = format!(
+        "<os><loader readonly='yes' type='pflash'>{}</loader><nvram>{}</nvram>",
+        code.display(),
+        variables.display()
+    );
+    let tpm = "<tpm model='tpm-tis'><backend type='emulator' version='2.0'/></tpm></devices>";
+    let xml = domain_xml(&spec)?.replace("<os>", &firmware).replace("</devices>", tpm);
+    let file = pair.root.join("guest.xml");
+    fs::write(&file, xml)?;
+    pair.a.run(&["vm", "define", &file.to_string_lossy()])?;
+    let id = pair.a.run(&["vm", "show", VM])?["vm"].as_str().context("no UUID")?.to_owned();
+    let state = |host: &Host| host.root.join(format!("libvirt/lib/swtpm/{id}/tpm2/tpm2-00.permall"));
+    fs::create_dir_all(state(&pair.a).parent().context("a folder")?)?;
+    fs::write(state(&pair.a), "sealed keys")?;
+
+    protect(&pair.a)?;
+    fs::write(&variables, "boot order: changed by the guest")?;
+    fs::write(state(&pair.a), "sealed keys, and one more")?;
+    pair.a.wait_cycles(VM, 2, BOUND)?;
+    pair.b.run(&["failover", VM, "--no-start"])?;
+    let defined = fs::read_to_string(pair.b.root.join(format!("libvirt/etc/qemu/{VM}.xml")))?;
+    let there = defined.split("<nvram").nth(1).and_then(|rest| rest.split(['>', '<']).nth(1));
+    let there = there.context("the domain has no variables")?;
+    ensure!(Path::new(there).starts_with(pair.b.storage()), "the variables are at {there}");
+    ensure!(fs::read_to_string(there)? == "boot order: changed by the guest");
+    ensure!(fs::read_to_string(state(&pair.b))? == "sealed keys, and one more");
+    Ok(())
 }

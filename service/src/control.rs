@@ -2,6 +2,7 @@
 //! operate the host; the caller's credentials are written to the log.
 
 use crate::{
+    accounts,
     api::{Command, ErrorKind, Failure, Reply, Request, Response},
     commands,
     config::Dirs,
@@ -42,18 +43,10 @@ pub fn bind(dirs: &Dirs) -> Result<UnixListener, Failure> {
     let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path).map_err(fail)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(fail)?;
-    if let Some(group) = group_id("relevo") {
+    if let Some(group) = accounts::group_id("relevo") {
         std::os::unix::fs::chown(path, None, Some(group)).map_err(fail)?;
     }
     Ok(listener)
-}
-
-fn group_id(name: &str) -> Option<u32> {
-    let groups = std::fs::read_to_string("/etc/group").ok()?;
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
-    })
 }
 
 pub async fn serve(host: Arc<Host>, listener: UnixListener) {

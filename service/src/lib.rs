@@ -1,6 +1,7 @@
 //! The façade: commands and views as plain data, the composition of the daemon, its workers and shutdown.
 //! Knows no wire format but the control socket's JSON lines.
 
+mod accounts;
 pub mod api;
 pub mod certs;
 mod clock;

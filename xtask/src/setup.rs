@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use std::{fs, process::Command};
 
 /// Package, and what needs it.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 14] = [
     ("libvirt-dev", "build"),
     ("pkg-config", "build"),
     ("libc6-dev", "the test guest's static writer"),
@@ -17,6 +17,8 @@ const PACKAGES: [(&str, &str); 12] = [
     ("libvirt-daemon", "test"),
     ("libvirt-daemon-driver-qemu", "test"),
     ("libvirt-clients", "test"),
+    ("swtpm", "test"),
+    ("swtpm-tools", "test"),
     ("libnbd-bin", "bench"),
     ("rsync", "bench"),
 ];

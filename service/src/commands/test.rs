@@ -116,6 +116,7 @@ fn make(host: &Host, vm: VmId, test: &TestVm, start: bool) -> Result<(), Failure
     let libvirt = |doing: &str, e: &hypervisor::Error| {
         Failure::new(ErrorKind::Failed, "test-vm", format!("cannot {doing} the test VM: {}", chain(e)))
     };
+    takeover::place_tpm(&host.hypervisor, &edited, &small_files);
     host.hypervisor.define(&edited).map_err(|e| libvirt("define", &e))?;
     if start {
         host.hypervisor.start(test.vm).map_err(|e| libvirt("start", &e))?;

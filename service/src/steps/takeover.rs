@@ -8,12 +8,13 @@ use crate::{
 };
 use catalog::{ClusterList, OverlayKind};
 use engine::{FailoverType, StepFailure};
-use hypervisor::xml;
+use hypervisor::{Hypervisor, xml};
 use model::{DeltaId, DiskId, sums::SumsReader};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     ops::ControlFlow,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::Ordering,
@@ -82,6 +83,7 @@ pub fn define_overlay(c: &StepContext) -> Result<(), StepFailure> {
     if hypervisor.is_active(vm).map_err(|e| hypervisor_failure("look at the VM", &e))? {
         return Ok(());
     }
+    place_tpm(hypervisor, &text, &small_files);
     hypervisor
         .define(&text)
         .map_err(|e| StepFailure::Refused(format!("cannot define the VM: {}", chain(&e))))?;
@@ -121,6 +123,32 @@ pub fn place_nvram(text: &str, small_files: &[(String, Vec<u8>)], path: &Path) -
         return Ok(text.to_owned());
     }
     xml::set_nvram(text, path)
+}
+
+/// Puts the point's TPM state where libvirt's emulator looks for it. Without it the guest would meet a blank TPM,
+/// yet that is no reason to leave it off.
+pub fn place_tpm(hypervisor: &Hypervisor, text: &str, small_files: &[(String, Vec<u8>)]) {
+    /// Whom libvirt runs the emulator as, unless told otherwise.
+    const EMULATOR: &str = "tss";
+    let folder = match hypervisor.tpm_state(text) {
+        Ok(Some(folder)) => folder,
+        Ok(None) => return,
+        Err(error) => return tracing::warn!(%error, "cannot tell where the TPM's state belongs"),
+    };
+    let owner = crate::accounts::user_id(EMULATOR);
+    let place = |name: &str, bytes: &[u8]| -> std::io::Result<()> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&folder)?;
+        let path = folder.join(name);
+        model::durable::replace_file(&path, bytes)?;
+        owner.map_or(Ok(()), |owner| std::os::unix::fs::chown(&path, Some(owner), None))
+    };
+    for (name, bytes) in small_files {
+        if let Some(name) = name.strip_prefix("tpm-")
+            && let Err(error) = place(name, bytes)
+        {
+            tracing::warn!(folder = %folder.display(), %error, "cannot place the TPM's state; the guest meets a blank one");
+        }
+    }
 }
 
 /// Makes the point the base of tracking of the VM that runs on its overlay.
