@@ -6,6 +6,8 @@ use crate::{Error, Result};
 use model::VmId;
 use std::{
     collections::BTreeMap,
+    fs,
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 use uuid::Uuid;
@@ -38,19 +40,21 @@ pub fn disk_targets(xml: &str) -> Result<Vec<String>> {
     Ok(elements(devices, "disk").filter_map(|disk| disk_target(disk).map(str::to_owned)).collect())
 }
 
-/// Points a disk at the file `path` of this format, whatever it was before. What was known of its backing
+/// Points a disk at the file or block device `path` of this format, whatever it was before. What was known of its backing
 /// chain goes: libvirt reads it from the file.
 pub fn set_disk_source(xml: &str, target: &str, path: &Path, format: &str) -> Result<String> {
     let path = path.to_str().ok_or_else(|| unexpected(format!("path {} is not UTF-8", path.display())))?;
+    let device = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
+    let (kind, attribute) = if device { ("block", "dev") } else { ("file", "file") };
     edit_disk(xml, target, |disk| {
         drop_children(disk, &["backingStore", "mirror"]);
-        disk.attributes.insert("type".into(), "file".into());
+        disk.attributes.insert("type".into(), kind.into());
         child_mut(disk, "driver").attributes.insert("type".into(), format.into());
         let source = child_mut(disk, "source");
         // Seclabels and the like stay; what names or cuts up the old source goes.
         drop_children(source, &["slices", "reservations", "host"]);
         source.attributes.retain(|name, _| name == "startupPolicy");
-        source.attributes.insert("file".into(), path.into());
+        source.attributes.insert(attribute.into(), path.into());
     })
 }
 

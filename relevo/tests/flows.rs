@@ -14,7 +14,7 @@ use std::{
 };
 use support::{BOUND, Stage, VM, binary, image};
 use testkit::{
-    GuestSpec, domain_xml,
+    GuestSpec, TempRoot, domain_xml,
     oracle::{self, read_log},
     pair::{Host, Pair},
     poll, poll_for,
@@ -183,6 +183,57 @@ fn a_raw_disk_replicates_fails_over_and_comes_home() -> Result<()> {
     let (a, b) = (&stage.pair.a, &stage.pair.b);
     stage.check_newest(a, b)?;
     compare_paused(a, b)
+}
+
+/// A block device over a file, gone when dropped.
+struct LoopDevice(PathBuf);
+
+impl LoopDevice {
+    fn over(file: &Path) -> Result<Self> {
+        let name = run("losetup", &["--find", "--show", &file.to_string_lossy()])?;
+        Ok(Self(name.trim().into()))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_block_device_replicates_and_comes_home() -> Result<()> {
+    let folder = TempRoot::new()?;
+    let file = folder.join("device");
+    image(&file, "raw", 32 << 20)?;
+    let device = LoopDevice::over(&file)?;
+    let pair = Pair::start(binary())?;
+    let spec = GuestSpec::new(VM, &[(device.0.clone(), "raw")], &pair.root.join("serial.log"));
+    let xml = pair.root.join("guest.xml");
+    let block = format!("<source dev='{}'/>", device.0.display());
+    let text =
+        domain_xml(&spec)?.replace("<disk type='file' device='disk'>", "<disk type='block' device='disk'>");
+    let text = text.replace(&format!("<source file='{}'/>", device.0.display()), &block);
+    ensure!(text.contains(&block) && text.contains("type='block'"), "{text}");
+    fs::write(&xml, text)?;
+    pair.a.run(&["vm", "define", &xml.to_string_lossy()])?;
+    pair.a.run(&["vm", "start", VM])?;
+    let stage = Stage { pair, serial: spec.serial };
+    stage.wait_for_acks(10)?;
+    protect(&stage.pair.a)?;
+    stage.check_newest(&stage.pair.a, &stage.pair.b)?;
+    for (from, to) in [("a.example", "b.example"), ("b.example", "a.example")] {
+        let (from, to) = (stage.pair.host(from), stage.pair.host(to));
+        let before = boots(&stage)?;
+        from.run(&["failover", VM, "--planned"])?;
+        to.run(&["reverse", VM])?;
+        wait_for_boot(&stage, before)?;
+        stage.check_newest(to, from)?;
+    }
+    stage.pair.a.run(&["suspend", VM, "--release"])?;
+    let home = disk_paths(&stage.pair.a)?;
+    ensure!(home == [device.0.to_string_lossy()], "the VM runs from {home:?}");
+    Ok(())
 }
 
 #[test]
