@@ -30,6 +30,9 @@ enum Task {
     Guest,
     /// Set up, then run all tests; arguments go to the test runner
     Test {
+        /// How often the crash tests kill in each flow
+        #[arg(long, value_name = "N")]
+        kills: Option<u32>,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
@@ -49,6 +52,9 @@ enum Task {
     Ci,
 }
 
+/// What tells the crash tests how often to kill.
+const KILLS: &str = "RELEVO_KILLS";
+
 fn main() -> ExitCode {
     match carry_out(&Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -63,7 +69,7 @@ fn carry_out(task: &Task) -> Result<()> {
     match task {
         Task::Setup => prepare(),
         Task::Guest => guest::build(&root()),
-        Task::Test { arguments } => test(arguments),
+        Task::Test { kills, arguments } => test(*kills, arguments),
         // Both drive the daemon's binary from outside, from beside their own.
         Task::Demo { arguments } => {
             prepare()?;
@@ -82,7 +88,7 @@ fn carry_out(task: &Task) -> Result<()> {
             cargo(["fmt", "--all", "--check"], &[])?;
             cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
             tidy::check(&root())?;
-            test(&[])
+            test(None, &[])
         }
     }
 }
@@ -94,13 +100,16 @@ fn prepare() -> Result<()> {
 }
 
 /// Ends with the runner's own summary.
-fn test(arguments: &[OsString]) -> Result<()> {
+fn test(kills: Option<u32>, arguments: &[OsString]) -> Result<()> {
     prepare()?;
+    let kills = kills.map(|kills| (KILLS, kills.to_string()));
     let nextest = Command::new("cargo").args(["nextest", "--version"]).output();
     if nextest.is_ok_and(|output| output.status.success()) {
-        cargo(["nextest", "run", "--workspace"], arguments)
+        let mut command = Command::new("cargo");
+        command.args(["nextest", "run", "--workspace"]).args(arguments).current_dir(root());
+        run(command.envs(kills))
     } else {
-        runner::run(arguments)
+        runner::run(kills, arguments)
     }
 }
 

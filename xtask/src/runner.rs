@@ -19,8 +19,8 @@ struct Binary {
     name: String,
 }
 
-/// Builds and runs all tests, two at a time. Ends with a summary line.
-pub fn run(arguments: &[OsString]) -> Result<()> {
+/// Builds and runs all tests, two at a time, with this environment variable. Ends with a summary line.
+pub fn run(variable: Option<(&str, String)>, arguments: &[OsString]) -> Result<()> {
     let binaries = build(arguments)?;
     let mut tests = vec![];
     for binary in &binaries {
@@ -42,7 +42,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
                 loop {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
                     let Some((binary, test)) = next else { return };
-                    if run_one(binary, &test) {
+                    if run_one(binary, &test, variable.clone()) {
                         *passed.lock().unwrap_or_else(PoisonError::into_inner) += 1;
                     } else {
                         let name = format!("{} {test}", binary.name);
@@ -61,9 +61,10 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("{} tests failed", failed.len()) }
 }
 
-fn run_one(binary: &Binary, test: &str) -> bool {
+fn run_one(binary: &Binary, test: &str, variable: Option<(&str, String)>) -> bool {
     let result = Command::new(&binary.path)
         .args(["--exact", test, "--nocapture"])
+        .envs(variable)
         .current_dir(&binary.folder)
         .output();
     match result {
