@@ -1,0 +1,172 @@
+//! What the other host asks of an owner: deltas, the hand-over, the other half of an operation.
+
+use super::*;
+
+impl Owner {
+    pub(super) async fn commit(
+        &mut self,
+        delta: DeltaId,
+        sealed: layers::Sealed,
+        generation: &Generation,
+        base: Option<DeltaId>,
+    ) -> Result<(), OfferAnswer> {
+        match self.record.consider(generation, delta, base) {
+            OfferAnswer::Send => {}
+            other => return Err(other),
+        }
+        let ours = self.record.token.generation().clone();
+        let host = self.host.clone();
+        let vm = self.record.vm;
+        let committed = blocking(move || {
+            let store = host.store(vm)?;
+            store
+                .commit(sealed, 0, ours.number, ours.nonce, now_ms())
+                .map_err(|error| Failure::internal("commit the point", &error))
+        })
+        .await;
+        match committed {
+            Ok(_) => {
+                self.apply(Event::PointReceived(delta)).await;
+                Ok(())
+            }
+            Err(failure) => {
+                tracing::error!(vm = %self.record.name, %failure, "cannot commit a point");
+                Err(OfferAnswer::Busy)
+            }
+        }
+    }
+
+    pub(super) async fn answer(&mut self, message: Message) -> Answer {
+        let generation = message.standing.as_ref().map(|standing| standing.generation.clone());
+        let standing = message.standing.clone();
+        if let Some(standing) = message.standing {
+            self.apply(Event::Heard(standing)).await;
+        }
+        let generation = generation.unwrap_or_else(|| self.record.token.generation().clone());
+        let result = match message.request {
+            PeerRequest::Offer { delta, base } => self.offered(&generation, delta, base).await,
+            PeerRequest::Withdraw { instead } => match self.withdraw(instead).await {
+                Ok(()) => PeerResult::Done,
+                Err(refusal) => PeerResult::Refused {
+                    failure: Failure::new(ErrorKind::InvalidState, "taken", refusal.to_string()),
+                },
+            },
+            PeerRequest::Operate { operation, changes } => {
+                self.operate_for_peer(standing.as_ref(), operation, &changes).await
+            }
+            PeerRequest::Hashes { disk, first, count } => self.hashes(disk, first, count).await,
+            PeerRequest::Greet | PeerRequest::Create { .. } | PeerRequest::Probe => PeerResult::Done,
+        };
+        let running = self.is_running().await;
+        Answer {
+            standing: Some(self.record.standing(running)),
+            work: self.record.work.as_ref().map(|work| work.kind.name().to_owned()),
+            last_failure: self.last_failure.clone(),
+            result,
+        }
+    }
+
+    pub(super) async fn withdraw(&mut self, instead: Generation) -> Result<(), Refusal> {
+        let before = self.record.clone();
+        match self.record.apply(context(), Event::Withdraw(instead)) {
+            Ok(effects) => {
+                self.persist();
+                self.carry_out(effects).await;
+                Ok(())
+            }
+            Err(refusal) => {
+                self.record = before;
+                Err(refusal)
+            }
+        }
+    }
+
+    pub(super) async fn offered(
+        &self,
+        generation: &Generation,
+        delta: DeltaId,
+        base: Option<DeltaId>,
+    ) -> PeerResult {
+        let answer = self.record.consider(generation, delta, base);
+        let mut mark = Mark::START;
+        if answer == OfferAnswer::Send {
+            let (host, vm) = (self.host.clone(), self.record.vm);
+            mark = blocking(move || steps::receiving_mark(&host, vm, delta)).await.unwrap_or(Mark::START);
+        }
+        PeerResult::Offer { answer, mark }
+    }
+
+    pub(super) async fn operate_for_peer(
+        &mut self,
+        theirs: Option<&Standing>,
+        operation: Operation,
+        changes: &[(DiskId, SetText)],
+    ) -> PeerResult {
+        if let Some(done) = self.done_for_peer(&operation) {
+            return done;
+        }
+        if !changes.is_empty()
+            && let Err(failure) = steps::record_peer_changes(&self.host, self.record.vm, changes)
+        {
+            return PeerResult::Refused { failure };
+        }
+        if let Some(theirs) = theirs
+            && let Err(refusal) = self.record.may_be_asked(theirs, &operation)
+        {
+            return PeerResult::Refused { failure: refused(&self.record, &operation, &refusal) };
+        }
+        let turning = self.record.work.as_ref().is_some_and(|work| work.kind.is_turn());
+        if matches!(operation, Operation::Prepare { .. })
+            && turning
+            && self.record.state == ReplicationState::Resynchronizing
+        {
+            let message = format!("{} is still comparing", self.host.name);
+            return PeerResult::Refused { failure: Failure::new(ErrorKind::InUse, "busy", message) };
+        }
+        let kind = crate::jobs::work_kind(&operation);
+        let running = self.record.work.as_ref().map(|work| work.kind);
+        if running.is_some() && running == kind {
+            return PeerResult::Done;
+        }
+        if self.record.waiting.as_ref() == Some(&operation) {
+            return PeerResult::Done;
+        }
+        self.last_failure = None;
+        match self.operate(operation, None).await {
+            Ok(()) => PeerResult::Done,
+            Err(failure) => PeerResult::Refused { failure },
+        }
+    }
+
+    /// An operation that the peer asks for again, and that is through.
+    pub(super) fn done_for_peer(&self, operation: &Operation) -> Option<PeerResult> {
+        let r = &self.record;
+        match operation {
+            Operation::Yield => {
+                let base = r.yielded()?;
+                let changes = steps::own_changes(&self.host, r.vm).unwrap_or_default();
+                Some(PeerResult::Yielded { base, changes })
+            }
+            Operation::Feed { base } if r.mode == Mode::Primary && r.latest == Some(*base) => {
+                Some(PeerResult::Done)
+            }
+            Operation::Prepare { .. } if matches!(r.token, engine::Token::Released { .. }) => {
+                Some(PeerResult::Done)
+            }
+            Operation::Failover { point, .. }
+                if r.failed_over.as_ref().is_some_and(|f| f.point == *point) && r.work.is_none() =>
+            {
+                Some(PeerResult::Done)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) async fn hashes(&self, disk: DiskId, first: u32, count: u32) -> PeerResult {
+        let (host, vm, latest) = (self.host.clone(), self.record.vm, self.record.latest);
+        match blocking(move || steps::hashes(&host, vm, latest, disk, first, count)).await {
+            Ok(hashes) => PeerResult::Hashes { hashes },
+            Err(failure) => PeerResult::Refused { failure },
+        }
+    }
+}
