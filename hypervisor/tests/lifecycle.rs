@@ -120,6 +120,34 @@ fn a_backup_that_was_cut_off_before_it_began_is_forgotten() {
 }
 
 #[test]
+fn a_commit_that_was_cut_off_at_its_end_does_not_hide_the_domain() {
+    let dir = tempfile::Builder::new().prefix("rv").tempdir_in("/tmp").unwrap();
+    let uri = hypervisor::prepare_embedded_root(dir.path()).unwrap();
+    let (vm, definition) = (VmId::random(), dir.path().join("domain.xml"));
+    let disk = Disk { target: "vda", path: dir.path().join("vda.qcow2") };
+    qemu_img(&["create", "-q", "-f", "qcow2", text(&disk.path), "4M"]);
+    std::fs::write(&definition, domain_xml("cut", vm, &[disk])).unwrap();
+    let overlay = dir.path().join("overlay");
+    let mut virsh = Virsh::open(&uri);
+    virsh.run(&format!("define {}; start --paused cut; domstate cut", text(&definition)), "paused");
+    let snapshot =
+        format!("snapshot-create-as cut --disk-only --no-metadata --diskspec vda,file={}", text(&overlay));
+    virsh.run(&format!("{snapshot}; blockcommit cut vda --active --wait; uri"), &uri);
+    virsh.kill();
+
+    // What libvirt had on disk when it was killed while it took note of the end.
+    let note = dir.path().join("run/qemu/cut.xml");
+    let text = std::fs::read_to_string(&note).unwrap();
+    assert!(text.contains("<mirror ") && text.contains(" job='active-commit'"), "{text}");
+    std::fs::write(&note, text.replace(" job='active-commit'", " job=''")).unwrap();
+
+    let hypervisor = Hypervisor::connect(&uri).unwrap();
+    assert!(hypervisor.is_active(vm).unwrap(), "its QEMU runs");
+    hypervisor.abort_block_job(vm, "vda").unwrap();
+    hypervisor.destroy(vm).unwrap();
+}
+
+#[test]
 fn a_domain_lives_and_every_step_is_an_event() {
     let host = Host::new();
     let hypervisor = host.hypervisor().clone();

@@ -379,6 +379,8 @@ fn commits_and_failbacks_outlive_kills_at_any_instant() -> Result<()> {
         let failback: &[&str] = &["failback", VM];
         scene.strike(Flow::Failback, (killed, Victim::Daemon), (watched, step), Some(('a', failback)))?;
         scene.comes_to('a', 14, failback)?;
+        // A guest that still boots does not hear that it is to shut down.
+        scene.stage.wait_for_acks(3)?;
         let (watched, step) = scene.choose(&COMPLETE);
         let killed = scene.choose(&['a', 'b']);
         let complete: &[&str] = &["failback", VM, "--complete"];

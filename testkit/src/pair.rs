@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+/// How often the chain of a point is opened that is being merged below.
+const OPENINGS_MAX: u32 = 10;
 /// Generous: a daemon starts within a second or two on an idle machine.
 const START_MAX: Duration = Duration::from_secs(60);
 
@@ -334,15 +336,21 @@ impl Host {
     fn check_point(&self, vm: &str, id: &str) -> Result<Option<oracle::Verdict>> {
         let Ok(images) = self.point_images(vm, id) else { return Ok(None) };
         // A layer below may be merged away between two steps of opening the chain by its names.
-        let settled = poll_for(START_MAX, || match oracle::check(&images) {
-            Err(oracle::Violation::Unreadable(_)) => None,
-            result => Some(result),
-        });
-        match settled.unwrap_or_else(|| oracle::check(&images)) {
-            Ok(verdict) => Ok(Some(verdict)),
-            Err(violation) => {
-                let still_there = self.points(vm)?.iter().any(|point| point["point"] == id);
-                if still_there { Err(violation).with_context(|| format!("point {id}")) } else { Ok(None) }
+        let mut tries = OPENINGS_MAX;
+        loop {
+            tries -= 1;
+            match oracle::check(&images) {
+                Ok(verdict) => return Ok(Some(verdict)),
+                Err(violation) => {
+                    let still_there = self.points(vm)?.iter().any(|point| point["point"] == id);
+                    let unreadable = matches!(violation, oracle::Violation::Unreadable(_));
+                    if !still_there {
+                        return Ok(None);
+                    }
+                    if !unreadable || tries == 0 {
+                        return Err(violation).with_context(|| format!("point {id}"));
+                    }
+                }
             }
         }
     }

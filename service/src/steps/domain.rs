@@ -3,11 +3,15 @@
 use super::{StepContext, hypervisor_failure, recoverable};
 use crate::host::document;
 use engine::{StepFailure, WorkKind};
-use hypervisor::DomainState;
+use hypervisor::{DomainState, Hypervisor};
+use model::VmId;
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+/// Longer than a guest takes that heard the first press.
+const PRESS_EVERY: Duration = Duration::from_secs(20);
 
 /// Shuts the guest down through ACPI and waits. A guest that does not go is refused, or with `force`
 /// stopped.
@@ -29,14 +33,35 @@ pub fn stop_guest(c: &StepContext, force: bool) -> Result<(), StepFailure> {
         hypervisor.resume(vm).map_err(|e| hypervisor_failure("resume the paused VM", &e))?;
     }
     let timeout = Duration::from_secs(c.host.config.shutdown_timeout_s);
-    hypervisor.shutdown(vm).map_err(|e| hypervisor_failure("shut the guest down", &e))?;
-    match hypervisor.wait_for_state(vm, DomainState::ShutOff, timeout) {
-        Ok(()) => Ok(()),
-        Err(_) if force => hypervisor.destroy(vm).map_err(|e| hypervisor_failure("stop the VM", &e)),
-        Err(_) => Err(StepFailure::Refused(format!(
+    match press_until_off(hypervisor, vm, timeout)
+        .map_err(|e| hypervisor_failure("shut the guest down", &e))?
+    {
+        true => Ok(()),
+        false if force => hypervisor.destroy(vm).map_err(|e| hypervisor_failure("stop the VM", &e)),
+        false => Err(StepFailure::Refused(format!(
             "the guest did not shut down within {} s; shut it down from inside, or use --force to pull its plug",
             timeout.as_secs()
         ))),
+    }
+}
+
+/// Presses the power button, again and again: a guest that is still booting does not hear it. False when it
+/// is not off within `timeout`.
+fn press_until_off(hypervisor: &Hypervisor, vm: VmId, timeout: Duration) -> hypervisor::Result<bool> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        match hypervisor.shutdown(vm) {
+            // It went off meanwhile.
+            Ok(()) | Err(hypervisor::Error::NotRunning { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        match hypervisor.wait_for_state(vm, DomainState::ShutOff, left.min(PRESS_EVERY)) {
+            Ok(()) => return Ok(true),
+            Err(hypervisor::Error::StateTimeout { .. }) if left > PRESS_EVERY => {}
+            Err(hypervisor::Error::StateTimeout { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        }
     }
 }
 
