@@ -23,10 +23,10 @@ use testkit::{pair::Host, poll_for};
 
 /// Much shorter than a step, unlike the look of `poll`.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// The longest wait between a step's beginning and the kill: most steps take about this.
-const DELAY_MS_MAX: u64 = 30;
-/// Of each flow.
-const KILLS: usize = 8;
+/// Squared, the longest wait in milliseconds between a step's beginning and the kill: most steps take about that.
+const DELAY_ROOT_MAX: u64 = 5;
+/// Of each flow; `cargo xtask test --kills N` asks for more.
+const KILLS: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
@@ -140,7 +140,8 @@ impl Scene {
         (watched, step): (char, &str),
         command: Option<(char, &[&str])>,
     ) -> Result<()> {
-        let delay = Duration::from_millis(self.random.random_range(0..=DELAY_MS_MAX));
+        // Short delays more often than long ones: many steps are.
+        let delay = Duration::from_millis(self.random.random_range(0..=DELAY_ROOT_MAX).pow(2));
         println!("{flow:?}: {victim:?} of {host} at `{step}` of {watched} after {} ms", delay.as_millis());
         let mut log = Log::of(self.host(watched));
         if let Some((letter, args)) = command {

@@ -8,7 +8,7 @@ use crate::{
 };
 use catalog::{ClusterList, OverlayKind};
 use engine::{FailoverType, StepFailure};
-use hypervisor::{Hypervisor, xml};
+use hypervisor::{DomainInfo, Hypervisor, xml};
 use model::{DeltaId, DiskId, sums::SumsReader};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -288,7 +288,8 @@ pub fn flatten(c: &StepContext) -> Result<(), StepFailure> {
         if c.cancel.is_cancelled() {
             return Err(StepFailure::Cancelled);
         }
-        merge_down(c, chain)?;
+        let recorded = disks.iter().find(|disk| disk.disk == chain.disk).and_then(|disk| disk.path.clone());
+        merge_down(c, chain, recorded.as_deref())?;
         for disk in disks.iter_mut().filter(|disk| disk.disk == chain.disk) {
             disk.path = Some(chain.bottom.clone());
             disk.format.clone_from(&chain.bottom_format);
@@ -306,6 +307,9 @@ pub fn flatten(c: &StepContext) -> Result<(), StepFailure> {
             StepFailure::Recoverable(format!("cannot drop the cluster lists: {}", chain_text(&e)))
         })?;
     host.drop_document(vm, document::CHAINS).map_err(|f| recoverable(&f))?;
+    if hypervisor_lacks(c)? {
+        return Ok(());
+    }
     // The bitmaps went down with the overlay, or they did not: the next cut must know.
     let capture = host.capture(vm).map_err(|f| recoverable(&f))?;
     let recovered = capture.recover(c.record.latest).map_err(|e| capture_failure(&e))?;
@@ -326,20 +330,27 @@ fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
     chain(error)
 }
 
-fn merge_down(c: &StepContext, chain: &Chain) -> Result<(), StepFailure> {
+/// Whether the VM was handed over: nothing is tracked of one that is not defined here.
+fn hypervisor_lacks(c: &StepContext) -> Result<bool, StepFailure> {
+    let found = c.host.hypervisor.outline(c.record.vm);
+    found.map(|domain| domain.is_none()).map_err(|e| hypervisor_failure("look at the VM", &e))
+}
+
+/// Whether a disk was merged down already, by what the domain stands on, or where there is none by what was
+/// `recorded`. What lies above is stale then: the VM has written below since.
+fn is_merged(chain: &Chain, domain: Option<&DomainInfo>, recorded: Option<&Path>) -> bool {
+    let disk = domain.and_then(|domain| domain.disks.iter().find(|disk| disk.target == chain.target));
+    let stands_on = disk.map_or(recorded, |disk| disk.path());
+    !chain.top.exists() || stands_on == Some(&chain.bottom)
+}
+
+fn merge_down(c: &StepContext, chain: &Chain, recorded: Option<&Path>) -> Result<(), StepFailure> {
     let (hypervisor, vm) = (&c.host.hypervisor, c.record.vm);
-    if !chain.top.exists() {
+    let domain = hypervisor.domain(vm).map_err(|e| hypervisor_failure("look at the VM", &e))?;
+    if is_merged(chain, domain.as_ref(), recorded) {
         return Ok(());
     }
-    let domain = hypervisor.domain(vm).map_err(|e| hypervisor_failure("look at the VM", &e))?;
     if hypervisor.is_active(vm).map_err(|e| hypervisor_failure("look at the VM", &e))? {
-        let runs_on = domain
-            .as_ref()
-            .and_then(|domain| domain.disks.iter().find(|disk| disk.target == chain.target))
-            .and_then(|disk| disk.path().map(Path::to_owned));
-        if runs_on.as_deref() == Some(&chain.bottom) {
-            return Ok(());
-        }
         hypervisor
             .abort_block_job(vm, &chain.target)
             .map_err(|e| hypervisor_failure("clear an old block job", &e))?;
@@ -368,4 +379,29 @@ fn merge_down(c: &StepContext, chain: &Chain) -> Result<(), StepFailure> {
         hypervisor.define(&text).map_err(|e| hypervisor_failure("define the VM", &e))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_above_a_disk_that_was_merged_down_is_not_merged_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (top, bottom) = (folder.path().join("top"), folder.path().join("bottom"));
+        std::fs::write(&top, "").unwrap();
+        let chain = Chain {
+            disk: DiskId::random(),
+            target: "vda".into(),
+            bottom: bottom.clone(),
+            bottom_format: "qcow2".into(),
+            between: vec![],
+            top: top.clone(),
+        };
+        // The VM was handed over: it is not defined here any more.
+        assert!(is_merged(&chain, None, Some(&bottom)));
+        assert!(!is_merged(&chain, None, Some(&top)));
+        std::fs::remove_file(&top).unwrap();
+        assert!(is_merged(&chain, None, Some(&top)));
+    }
 }
