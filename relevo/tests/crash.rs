@@ -307,7 +307,9 @@ fn replication_outlives_kills_at_any_instant_of_a_turn() -> Result<()> {
         [('a', Victim::Daemon), ('b', Victim::Daemon), ('a', Victim::Qemu), ('a', Victim::Both)];
     let mut scene = Scene::new()?;
     while scene.wants_more(&[Flow::FirstCopy])? {
-        let (killer, step) = (scene.choose(&DAEMONS), scene.choose(&["cut everything", "ship", "settle"]));
+        // Not at `settle`, which commits overlays: here libvirt dies with the daemon, and one that is killed at the
+        // end of a commit may never answer again.
+        let (killer, step) = (scene.choose(&DAEMONS), scene.choose(&["cut everything", "ship"]));
         scene.strike(Flow::FirstCopy, killer, ('a', step), Some(('a', PROTECT)))?;
         scene.comes_to('a', 3, &["resync", VM])?;
         if scene.hits(Flow::FirstCopy) < scene.kills {
