@@ -164,6 +164,10 @@ impl Relationship {
                 self.resync.get_or_insert_with(|| "asked for".to_owned());
                 self.state = S::Resynchronizing;
             }
+            Operation::CancelResynchronize => {
+                self.state = S::WaitingForResynchronize;
+                effects.push(Effect::Finished { failure: None });
+            }
             Operation::CancelFailback => {
                 let fed = self.state == S::FailbackComplete;
                 self.state = if fed { S::Replicating } else { S::WaitingForInitialReplication };

@@ -11,6 +11,8 @@ pub enum Operation {
     Suspend,
     Resume,
     Resynchronize,
+    /// Stop comparing; the next one begins from the start.
+    CancelResynchronize,
     /// Take over without asking. `latest`: the point is the latest one, and `planned` says that the peer
     /// has released the token.
     Failover {
@@ -52,6 +54,7 @@ impl Operation {
             Self::Suspend => "suspend",
             Self::Resume => "resume",
             Self::Resynchronize => "resynchronize",
+            Self::CancelResynchronize => "cancel resynchronization",
             Self::Failover { .. } => "failover",
             Self::Prepare { .. } => "prepare planned failover",
             Self::PlannedFailover { .. } => "planned failover",

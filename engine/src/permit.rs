@@ -27,6 +27,7 @@ impl Relationship {
                 Primary,
                 S::Replicating | S::Suspended | S::Critical | S::WaitingForResynchronize,
             ) => true,
+            (Operation::CancelResynchronize, Primary, S::Resynchronizing | S::ResynchronizeSuspended) => true,
             (Operation::Failover { .. }, Replica, S::Suspended | S::Replicating | S::Critical) => true,
             (Operation::Failover { .. }, Replica, S::FailbackInProgress | S::FailbackComplete) => true,
             // A former primary has a point, its own disk, before the first delta comes back.

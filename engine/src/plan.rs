@@ -393,7 +393,11 @@ pub fn plan(relationship: &Relationship, operation: &Operation, fresh: uuid::Uui
             plan.push(Step::Set(S::Replicating));
             work(WorkKind::CompleteFailback, plan)
         }
-        Operation::Suspend | Operation::Resume | Operation::Resynchronize | Operation::CancelFailback => None,
+        Operation::Suspend
+        | Operation::Resume
+        | Operation::Resynchronize
+        | Operation::CancelResynchronize
+        | Operation::CancelFailback => None,
     }
 }
 

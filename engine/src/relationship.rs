@@ -92,6 +92,9 @@ pub struct Statistics {
     pub last_cycle_ms: u64,
     pub last_success_ms: Option<i64>,
     pub cycle_started_ms: Option<i64>,
+    /// When an operator reset the counters; `None`: they count from the relationship's beginning.
+    #[serde(default)]
+    pub reset_ms: Option<i64>,
 }
 
 impl Relationship {
@@ -155,6 +158,19 @@ impl Relationship {
             wants_running: mode == Mode::Primary,
             overlays: 0,
         }
+    }
+
+    /// Begins to count anew. When the last success was is no counter, and stays.
+    pub fn reset_statistics(&mut self, now_ms: i64) {
+        let Statistics { last_success_ms, cycle_started_ms, .. } = self.statistics;
+        self.statistics =
+            Statistics { last_success_ms, cycle_started_ms, reset_ms: Some(now_ms), ..Statistics::default() };
+    }
+
+    /// Other settings from now on: a shorter interval moves the next cycle forward.
+    pub fn configure(&mut self, settings: Settings, now_ms: i64) {
+        self.next_cycle_ms = self.next_cycle_ms.min(now_ms + i64::from(settings.interval_s) * 1000);
+        self.settings = settings;
     }
 
     /// May this host define and run the VM now.

@@ -106,6 +106,7 @@ fn operations() -> Vec<Operation> {
         Operation::Suspend,
         Operation::Resume,
         Operation::Resynchronize,
+        Operation::CancelResynchronize,
         Operation::Prepare { force: false, then_fail_over: Some(true) },
         Operation::CancelPrepare,
         Operation::PlannedFailover { start: true },

@@ -179,6 +179,27 @@ impl Hypervisor {
         self.describe(&domain, size).map(Some)
     }
 
+    /// As [`Self::domain`], without a look into any image: sizes are 0, backing chains empty, and what only an
+    /// image tells refuses no disk. For those who ask about many domains at once.
+    pub fn sketch(&self, vm: VmId) -> Result<Option<DomainInfo>> {
+        let unseen = |_: &Path, _: &str| Ok(Chain { size_bytes: 0, layers: vec![], unsupported: None });
+        self.lookup_optional(vm)?.map(|domain| self.describe(&domain, unseen)).transpose()
+    }
+
+    /// The ids of all domains, running or not.
+    pub fn ids(&self) -> Result<Vec<VmId>> {
+        let domains = self.inner.connection.list_all_domains(0).map_err(|source| Error::List { source })?;
+        domains.iter().map(vm_id).collect()
+    }
+
+    /// The domain's snapshots that lie inside its images; none where there is no such domain.
+    pub fn internal_snapshots(&self, vm: VmId) -> Result<Vec<String>> {
+        let Some(domain) = self.lookup_optional(vm)? else { return Ok(vec![]) };
+        let fail = |source| Error::Call { what: "look at", vm, source };
+        let found = domain.list_all_snapshots(sys::VIR_DOMAIN_SNAPSHOT_LIST_INTERNAL).map_err(fail)?;
+        Ok(found.iter().filter_map(|snapshot| snapshot.name().ok()).collect())
+    }
+
     /// The domain with this name, or this UUID.
     pub fn find(&self, name_or_uuid: &str) -> Result<Option<VmId>> {
         let domains = self.inner.connection.list_all_domains(0).map_err(|source| Error::List { source })?;

@@ -1,18 +1,26 @@
 //! Files that are whole or absent, whatever happens in between.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
 /// Replaces `path` durably: temporary file beside it, write, fsync, rename, fsync of the folder. After a
 /// crash either the old or the new content is there; a left-over `*.tmp` means nothing.
 pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_file_with_mode(path, content, 0o666)
+}
+
+/// As [`replace_file`], with these permissions (less the umask) from the first byte on: a secret is never
+/// readable in between.
+pub fn replace_file_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = Path::new(&temporary);
-    let mut file = File::create(temporary)?;
+    remove(temporary)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
     drop(file);
@@ -54,5 +62,16 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         remove(&path).unwrap();
         remove(&path).unwrap();
+    }
+
+    #[test]
+    fn a_secret_keeps_its_mode_whatever_a_crash_left() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        fs::write(dir.path().join("a.tmp"), b"left over, readable by all").unwrap();
+        replace_file_with_mode(&path, b"secret", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"secret");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

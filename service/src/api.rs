@@ -5,7 +5,7 @@ pub mod command;
 pub mod error;
 pub mod view;
 
-pub use command::{Command, FailoverKind, Request};
+pub use command::{Command, FailoverKind, Request, SettingsChange};
 pub use error::{ErrorKind, Failure};
 pub use view::{
     AuthorizationView, DiskView, HostView, InterfaceView, Issue, JobState, JobView, PlanView, PointView,

@@ -44,6 +44,22 @@ pub fn install(dirs: &Dirs, bundle: &Path) -> Result<Vec<CertificateView>, Failu
     show(dirs)
 }
 
+/// The host's certificate as base64 of its DER form, without line breaks. Empty where none is installed.
+pub fn encoded(dirs: &Dirs) -> Result<Vec<String>, Failure> {
+    let path = dirs.certs.join("host.pem");
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(error) => {
+            let message = format!("cannot read {}: {error}", path.display());
+            return Err(Failure::new(ErrorKind::Failed, "certificate", message));
+        }
+    };
+    let blocks = text.split("-----BEGIN CERTIFICATE-----").skip(1);
+    let blocks = blocks.filter_map(|rest| rest.split("-----END").next());
+    Ok(blocks.map(|block| block.split_whitespace().collect()).collect())
+}
+
 pub fn show(dirs: &Dirs) -> Result<Vec<CertificateView>, Failure> {
     certs::show(&dirs.certs).map_err(|error| {
         fail("read the certificates", &error)

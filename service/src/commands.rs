@@ -4,12 +4,13 @@ mod authorize;
 mod operate;
 mod plan;
 mod protect;
+mod settings;
 pub mod test;
 mod verify;
 mod vm;
 
 use crate::{
-    api::{Command, ErrorKind, Failure, HostView, Reply, Request},
+    api::{Command, ErrorKind, Failure, HostView, JobView, Reply, Request},
     host::Host,
     owner::OwnerHandle,
     views,
@@ -38,6 +39,9 @@ pub async fn execute(host: &Arc<Host>, request: &Request) -> Result<Reply, Failu
         Command::AuthorizeList => authorize::list(host),
         Command::AuthorizeRemove { host: pattern } => authorize::remove(host, &pattern),
         Command::Protect { .. } => protect::protect(host, &request.command).await,
+        Command::Configure { vm, change } => settings::change(host, &vm, &change).await,
+        Command::ResetStatistics { vm } => settings::reset_statistics(host, &vm).await,
+        Command::TestConnection { to } => protect::test_connection(host, &to).await,
         Command::Status { vm } => status(host, vm.as_deref()).await,
         Command::Points { vm } => points(host, &vm).await,
         Command::Verify { vm, point } => verify::verify(host, &vm, point.as_deref()),
@@ -56,9 +60,32 @@ pub async fn execute(host: &Arc<Host>, request: &Request) -> Result<Reply, Failu
     }
 }
 
+/// Carries out a command that takes effect at once, but not soon, under a job of its own.
+pub fn in_background(
+    host: &Arc<Host>,
+    vm: Option<(VmId, &str)>,
+    kind: &str,
+    kind_number: u16,
+    command: Command,
+) -> Result<JobView, Failure> {
+    let (job, _) = host.jobs.begin(vm, kind, kind_number);
+    let view = host.jobs.view(job);
+    let host = host.clone();
+    host.tasks.clone().spawn(async move {
+        let request = Request { command, dry_run: false, wait: false };
+        let result = match execute(&host, &request).await {
+            Ok(Reply::Done { message }) => Ok(message),
+            Ok(_) => Ok(String::new()),
+            Err(failure) => Err(failure),
+        };
+        host.jobs.end(job, result);
+    });
+    view.ok_or_else(|| Failure::new(ErrorKind::Failed, "failed", "the job has vanished"))
+}
+
 fn host_view(host: &Host) -> HostView {
     let owners = host.all_owners();
-    let count = |mode| u32::try_from(owners.iter().filter(|o| o.record().mode == mode).count()).unwrap_or(0);
+    let count = |mode| u32::try_from(owners.iter().filter(|owner| owner.mode() == mode).count()).unwrap_or(0);
     let certificate = crate::certs::show(&host.dirs).ok().and_then(|views| {
         let own = views.iter().rfind(|view| !view.purpose.iter().any(|purpose| purpose == "authority"))?;
         own.not_after.format(&time::format_description::well_known::Rfc3339).ok()
@@ -135,9 +162,10 @@ fn job_cancel(host: &Host, job: model::JobId) -> Result<Reply, Failure> {
 
 /// The owner of a VM that is named by its name or UUID.
 pub fn owner(host: &Host, vm: &str) -> Result<OwnerHandle, Failure> {
-    let id: Option<VmId> = vm.parse().ok();
-    let mut found =
-        host.all_owners().into_iter().filter(|owner| Some(owner.vm) == id || owner.record().name == vm);
+    if let Some(owner) = vm.parse().ok().and_then(|id| host.owner(id)) {
+        return Ok(owner);
+    }
+    let mut found = host.all_owners().into_iter().filter(|owner| owner.record().name == vm);
     match (found.next(), found.next()) {
         (Some(owner), None) => Ok(owner),
         (Some(_), Some(_)) => Err(Failure::new(

@@ -10,6 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Where hosts listen for each other unless their configurations say otherwise.
+pub const PORT: u16 = 9443;
+
 /// `/etc/relevo/relevo.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -32,6 +35,7 @@ pub struct Config {
     pub bandwidth: Option<u64>,
     pub spool: SpoolConfig,
     pub test_failover: TestFailoverConfig,
+    pub management: ManagementConfig,
     /// Networks of other hosts' VMs (left) and what they are called here (right).
     pub networks: BTreeMap<String, String>,
     /// `http://[user:password@]host:port`; the environment's HTTPS_PROXY when absent.
@@ -59,6 +63,32 @@ pub struct SpoolConfig {
     pub keep_free: u64,
 }
 
+/// The management listeners; those without addresses are off.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ManagementConfig {
+    /// WS-Management over HTTPS: `0.0.0.0:5986`.
+    pub wsman: Vec<String>,
+    /// The same over plain HTTP, on loopback only: `127.0.0.1:5985`.
+    pub wsman_plain: Vec<String>,
+    /// CIM-XML over HTTPS: `0.0.0.0:5989`.
+    pub cimxml: Vec<String>,
+    pub cimxml_plain: Vec<String>,
+    /// PEM; the replication's where absent.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// PEM: whose signature makes a name in a client's certificate count.
+    pub client_authorities: Option<PathBuf>,
+    /// `users.toml` beside the configuration where absent.
+    pub users: Option<PathBuf>,
+}
+
+impl ManagementConfig {
+    pub fn is_on(&self) -> bool {
+        [&self.wsman, &self.wsman_plain, &self.cimxml, &self.cimxml_plain].iter().any(|list| !list.is_empty())
+    }
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TestFailoverConfig {
@@ -70,7 +100,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             host_name: None,
-            replication: SocketAddr::from(([0, 0, 0, 0], 9443)),
+            replication: SocketAddr::from(([0, 0, 0, 0], PORT)),
             libvirt: None,
             peers: BTreeMap::new(),
             autostart_after_s: Some(120),
@@ -78,6 +108,7 @@ impl Default for Config {
             bandwidth: None,
             spool: SpoolConfig::default(),
             test_failover: TestFailoverConfig::default(),
+            management: ManagementConfig::default(),
             networks: BTreeMap::new(),
             proxy: None,
         }

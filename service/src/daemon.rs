@@ -28,43 +28,72 @@ const TRIM_EVERY: Duration = Duration::from_secs(30);
 /// opens the images in them that libvirt gave it.
 const UMASK: u32 = 0o066;
 
-/// Runs until SIGTERM or SIGINT.
-pub fn run(root: Option<PathBuf>) -> Result<(), Failure> {
+/// Runs until SIGTERM or SIGINT. `extend` begins what goes beyond the façade, and answers what ends it in good order.
+pub fn run<E>(
+    root: Option<PathBuf>,
+    extend: impl AsyncFnOnce(Arc<Host>) -> Result<E, Failure>,
+) -> Result<(), Failure>
+where
+    E: Future<Output = ()>,
+{
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(2)
         .build()
         .map_err(|error| Failure::internal("start the runtime", &error))?;
-    let result = runtime.block_on(serve(&Dirs::new(root.as_deref())));
+    let result = runtime.block_on(serve(&Dirs::new(root.as_deref()), extend));
     // A step that does not stop must not keep the process: the restart is the tested path.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn serve(dirs: &Dirs) -> Result<(), Failure> {
+/// The host that lives in these folders, which nobody can reach yet and which does nothing by itself.
+pub async fn open(dirs: &Dirs) -> Result<Arc<Host>, Failure> {
     let config = config::load(&dirs.config)?;
     make_folders(dirs)?;
-    let host = compose(dirs, config).await?;
-    let listener = control::bind(dirs)?;
-    let server =
-        Server::bind(host.config.replication, host.tls.clone(), Arc::new(Link { host: host.clone() }))
-            .map_err(|error| {
-                let message = format!("cannot listen on {}: {error}", host.config.replication);
-                Failure::new(ErrorKind::Failed, "listen", message)
-                    .hint("`replication` in the configuration sets the address")
-            })?;
+    compose(dirs, config).await
+}
+
+/// Lets the other hosts in, until the server is shut down.
+pub fn listen(host: &Arc<Host>) -> Result<Server, Failure> {
+    let address = host.config.replication;
+    let link = Arc::new(Link { host: host.clone() });
+    let server = Server::bind(address, host.tls.clone(), link).map_err(|error| {
+        Failure::new(ErrorKind::Failed, "listen", format!("cannot listen on {address}: {error}"))
+            .hint("`replication` in the configuration sets the address")
+    })?;
     let _ = host.replication_address.set(server.local_addr.to_string());
+    Ok(server)
+}
+
+/// Goes on with everything that was under way, and follows what libvirt tells.
+pub fn start(host: &Arc<Host>) -> Result<(), Failure> {
+    start_owners(host)?;
+    watch_libvirt(host);
+    Ok(())
+}
+
+async fn serve<E>(
+    dirs: &Dirs,
+    extend: impl AsyncFnOnce(Arc<Host>) -> Result<E, Failure>,
+) -> Result<(), Failure>
+where
+    E: Future<Output = ()>,
+{
+    let host = open(dirs).await?;
+    let listener = control::bind(dirs)?;
+    let server = listen(&host)?;
     tracing::info!(host = %host.name, address = %server.local_addr, libvirt = host.hypervisor.uri(), "serving");
-    start_owners(&host)?;
-    watch_libvirt(&host);
+    start(&host)?;
     tokio::spawn(trim_heap());
+    let extension = extend(host.clone()).await?;
     host.tasks.spawn(control::serve(host.clone(), listener));
     wait_for_signal().await?;
     tracing::info!("stopping");
     host.shutdown.cancel();
     host.tasks.close();
-    server.shutdown().await;
+    tokio::join!(server.shutdown(), extension);
     if tokio::time::timeout(STOP_TIME_MAX, host.tasks.wait()).await.is_err() {
         tracing::warn!("some work did not stop in time; the next start goes on with it");
     }
@@ -190,6 +219,7 @@ fn watch_libvirt(host: &Arc<Host>) {
     thread::spawn(move || {
         while let Ok(event) = events.recv() {
             let Event::Lifecycle { vm, change } = event else { continue };
+            host.changes.publish(crate::changes::Change::Vm(vm));
             let running = match change {
                 Change::Started | Change::Resumed => true,
                 Change::Stopped | Change::Crashed => false,

@@ -143,15 +143,15 @@ pub fn issues(host: &Host, owner: &OwnerHandle) -> Vec<Issue> {
         );
     }
     if r.mode == Mode::Primary
-        && let Ok(Some(domain)) = host.hypervisor.outline(r.vm)
-        && !domain.internal_snapshots.is_empty()
+        && let Ok(snapshots) = host.hypervisor.internal_snapshots(r.vm)
+        && !snapshots.is_empty()
     {
         add(
             Health::Warning,
             "internal-snapshots",
             format!(
                 "internal snapshots exist ({}); reverting to one would fail and leave the VM off",
-                domain.internal_snapshots.join(", ")
+                snapshots.join(", ")
             ),
             Some(format!("`relevo suspend {name} --release` before a revert")),
         );

@@ -2,6 +2,7 @@
 
 use crate::{
     api::{ErrorKind, Failure},
+    changes::{Change, Changes},
     config::{Config, Dirs},
     jobs::Jobs,
     owner::{self, OwnerHandle},
@@ -31,6 +32,7 @@ pub struct Host {
     pub client: Client,
     pub limiter: Arc<Limiter>,
     pub jobs: Jobs,
+    pub changes: Changes,
     pub owners: Mutex<HashMap<VmId, OwnerHandle>>,
     /// One store per VM, whoever asks: it holds the lock of the VM's layers.
     stores: Mutex<HashMap<VmId, Arc<Store>>>,
@@ -72,12 +74,14 @@ pub mod document {
 
 impl Host {
     pub fn new(parts: HostParts) -> Arc<Self> {
+        let changes = Changes::default();
         Arc::new(Self {
             name: parts.name,
             limiter: Arc::new(Limiter::new(parts.config.bandwidth)),
             dirs: parts.dirs,
             config: parts.config,
-            jobs: Jobs::new(parts.catalog.clone()),
+            jobs: Jobs::new(parts.catalog.clone(), changes.clone()),
+            changes,
             catalog: parts.catalog,
             hypervisor: parts.hypervisor,
             tls: parts.tls,
@@ -106,12 +110,14 @@ impl Host {
         self.save(&record)?;
         let handle = owner::start(self.clone(), record);
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(handle.vm, handle.clone());
+        self.changes.publish(Change::Vm(handle.vm));
         Ok(handle)
     }
 
     pub fn forget(&self, vm: VmId) {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).remove(&vm);
         self.stores.lock().unwrap_or_else(PoisonError::into_inner).remove(&vm);
+        self.changes.publish(Change::Vm(vm));
     }
 
     pub fn save(&self, record: &Relationship) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 
 use crate::{
     api::{Failure, JobState, JobView},
+    changes::{Change, Changes},
     clock::{now_ms, rfc3339},
 };
 use catalog::Catalog;
@@ -25,6 +26,7 @@ const KEEP_ENDED_MS: i64 = 5 * 60 * 1000;
 #[derive(Clone)]
 pub struct Jobs {
     catalog: Catalog,
+    changes: Changes,
     running: Arc<Mutex<HashMap<JobId, Running>>>,
 }
 
@@ -83,6 +85,7 @@ pub fn job_type(operation: &Operation) -> u16 {
         Operation::StartReplication => 94,
         Operation::Suspend | Operation::Resume | Operation::Yield => 96,
         Operation::Resynchronize => 107,
+        Operation::CancelResynchronize => 110,
         Operation::Failover { .. } | Operation::PlannedFailover { .. } => 97,
         Operation::Prepare { .. } => 100,
         Operation::CancelPrepare => 101,
@@ -109,13 +112,16 @@ pub fn work_kind(operation: &Operation) -> Option<WorkKind> {
         Operation::CompleteFailback { .. } => WorkKind::CompleteFailback,
         Operation::Yield => WorkKind::Yield,
         Operation::Feed { .. } => WorkKind::Feed,
-        Operation::Suspend | Operation::Resume | Operation::CancelFailback => return None,
+        Operation::Suspend
+        | Operation::Resume
+        | Operation::CancelResynchronize
+        | Operation::CancelFailback => return None,
     })
 }
 
 impl Jobs {
-    pub fn new(catalog: Catalog) -> Self {
-        Self { catalog, running: Arc::default() }
+    pub fn new(catalog: Catalog, changes: Changes) -> Self {
+        Self { catalog, changes, running: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Running>> {
@@ -143,7 +149,10 @@ impl Jobs {
             cancellable: matches!(kind_number, 94 | 113),
         };
         self.persist(&record);
-        (record.job, self.track(record))
+        let job = record.job;
+        let cancel = self.track(record);
+        self.changes.publish(Change::Job(job));
+        (job, cancel)
     }
 
     fn track(&self, record: Record) -> CancellationToken {
@@ -203,6 +212,7 @@ impl Jobs {
         }
         self.persist(record);
         running.ended.send_replace(true);
+        self.changes.publish(Change::Job(job));
         if let Err(error) = self.catalog.delete_jobs_ended_before(now_ms() - KEEP_ENDED_MS) {
             tracing::warn!(%error, "cannot sweep ended jobs");
         }

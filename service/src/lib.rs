@@ -4,6 +4,7 @@
 mod accounts;
 pub mod api;
 pub mod certs;
+mod changes;
 mod clock;
 mod commands;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod daemon;
 mod disk_space;
 mod health;
 mod host;
+pub mod inventory;
 mod jobs;
 mod link;
 mod owner;
@@ -19,3 +21,7 @@ mod peer;
 mod steps;
 mod upkeep;
 mod views;
+
+pub use changes::Change;
+pub use commands::{execute, in_background};
+pub use host::Host;

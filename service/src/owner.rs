@@ -10,6 +10,7 @@ mod vm;
 
 use crate::{
     api::{ErrorKind, Failure},
+    changes::Change,
     clock::now_ms,
     host::{Host, document},
     jobs::{Progress, work_kind},
@@ -82,11 +83,18 @@ pub enum Mail {
     Release {
         reply: oneshot::Sender<Result<(), Failure>>,
     },
+    /// Change what nothing follows from: settings, counters.
+    Amend {
+        amend: Amend,
+        reply: oneshot::Sender<()>,
+    },
     /// Stop owning: the relationship is removed.
     Stop {
         reply: oneshot::Sender<()>,
     },
 }
+
+type Amend = Box<dyn FnOnce(&mut Relationship) + Send>;
 
 /// The operation that a job stands for, kept so that the job survives a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -117,6 +125,10 @@ impl OwnerHandle {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub fn mode(&self) -> Mode {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).record.mode
+    }
+
     pub fn record(&self) -> Relationship {
         self.snapshot().record
     }
@@ -137,6 +149,13 @@ impl OwnerHandle {
         let (reply, answer) = oneshot::channel();
         self.send(Mail::Release { reply }).await;
         answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Changes settings or counters of the record, durably.
+    pub async fn amend(&self, amend: impl FnOnce(&mut Relationship) + Send + 'static) -> Result<(), Failure> {
+        let (reply, amended) = oneshot::channel();
+        self.send(Mail::Amend { amend: Box::new(amend), reply }).await;
+        amended.await.map_err(|_| gone())
     }
 
     pub async fn stop(&self) {
@@ -351,6 +370,11 @@ impl Owner {
             Mail::Release { reply } => {
                 let _ = reply.send(self.release("the checkpoints were released".to_owned()).await);
             }
+            Mail::Amend { amend, reply } => {
+                amend(&mut self.record);
+                self.persist();
+                let _ = reply.send(());
+            }
             Mail::Stop { .. } => {}
         }
     }
@@ -414,7 +438,15 @@ impl Owner {
             job: self.job.as_ref().map(|link| link.job),
             progress: self.progress.clone(),
         };
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        let job = snapshot.job;
+        let mut shown = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = shown.record == snapshot.record && shown.job == job;
+        *shown = snapshot;
+        drop(shown);
+        if !same {
+            self.host.changes.publish(Change::Vm(self.record.vm));
+            job.into_iter().for_each(|job| self.host.changes.publish(Change::Job(job)));
+        }
     }
 
     async fn carry_out(&mut self, effects: Vec<Effect>) {

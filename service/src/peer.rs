@@ -30,6 +30,8 @@ pub enum PeerRequest {
     Withdraw { instead: Generation },
     /// Begin this, on an operator's behalf. `changes`: what the asking host wrote since the base, per disk.
     Operate { operation: Operation, changes: Vec<(DiskId, SetText)> },
+    /// The relationship's settings are these from now on.
+    Configure { settings: Settings },
     /// Hashes of your latest state.
     Hashes { disk: DiskId, first: u32, count: u32 },
 }

@@ -1,7 +1,7 @@
 //! Keeping a replica in shape: retention hides points, coalescing merges what was hidden, in the background
 //! and out of the way of anything that needs the files.
 
-use crate::{api::error::chain, host::Host, owner::blocking};
+use crate::{api::error::chain, changes::Change, host::Host, owner::blocking};
 use layers::{Policy, Step};
 use model::{Mode, ReplicationState, VmId};
 use std::{
@@ -72,6 +72,9 @@ fn keep_once(host: &Host, vm: VmId, policy: Policy, cancel: &AtomicBool) -> Resu
     // What a former primary wrote and never shipped is an operator's to drop.
     hide.retain(|delta| points.iter().any(|point| point.delta == *delta && point.note.is_empty()));
     store.hide(&hide).map_err(|error| chain(&error))?;
+    if !hide.is_empty() {
+        host.changes.publish(Change::Vm(vm));
+    }
     tracing::debug!(%vm, step = "merge layers", "upkeep");
     store.coalesce_step(cancel).map_err(|error| chain(&error))
 }

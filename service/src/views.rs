@@ -23,7 +23,7 @@ pub fn vms(host: &Host) -> Result<Vec<VmView>, Failure> {
     Ok(views)
 }
 
-fn vm(host: &Host, domain: &DomainInfo) -> VmView {
+pub fn vm(host: &Host, domain: &DomainInfo) -> VmView {
     let owner = host.owner(domain.vm);
     let record = owner.as_ref().map(OwnerHandle::record);
     let records = host.disks(domain.vm).unwrap_or_default();
@@ -38,7 +38,8 @@ fn vm(host: &Host, domain: &DomainInfo) -> VmView {
                 disk: known.map(|record| record.disk),
                 path: disk.path().map(ToOwned::to_owned).unwrap_or_default(),
                 format: disk.format.clone(),
-                size_bytes: disk.size_bytes,
+                // A domain that was only sketched does not tell it.
+                size_bytes: known.map_or(0, |record| record.size_bytes).max(disk.size_bytes),
                 replicated: known.is_some(),
                 obstacle: disk.refused.clone(),
             }
@@ -74,7 +75,7 @@ fn vm(host: &Host, domain: &DomainInfo) -> VmView {
     }
 }
 
-fn without_domain(host: &Host, owner: &OwnerHandle) -> VmView {
+pub fn without_domain(host: &Host, owner: &OwnerHandle) -> VmView {
     let record = owner.record();
     let disks = host.disks(record.vm).unwrap_or_default().into_iter().map(|disk| DiskView {
         target: disk.target,

@@ -15,9 +15,9 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use serde::Serialize;
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -254,19 +254,9 @@ fn read(path: &Path) -> Result<String, CertificateError> {
     })
 }
 
-/// Replaces a file durably. The mode holds from the first byte on: a secret is never readable in between.
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), CertificateError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = Path::new(&temporary);
-    let replace = || {
-        model::durable::remove(temporary)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        model::durable::rename(temporary, path)
-    };
-    replace().map_err(|source| CertificateError::Io { path: path.to_owned(), source })
+    model::durable::replace_file_with_mode(path, content, mode)
+        .map_err(|source| CertificateError::Io { path: path.to_owned(), source })
 }
 
 fn write_block(

@@ -202,3 +202,33 @@ fn a_resync_asked_for_within_a_cycle_begins_with_the_cycles_end() {
         (Some(WorkKind::Resync), "cut and compare")
     );
 }
+
+#[test]
+fn a_cancelled_comparison_waits_for_an_operator_and_begins_anew() {
+    let mut r = shipping(WorkKind::Resync);
+    r.state = S::Resynchronizing;
+    r.resync = Some("asked for".into());
+    assert_eq!(apply(&mut r, 0, Event::Operation(Operation::CancelResynchronize)), [Effect::CancelStep]);
+    apply(&mut r, 0, Event::Failed(StepFailure::Cancelled));
+    assert_eq!(step(&r), "abandon");
+    apply(&mut r, 0, Event::Done(StepResult::Plain));
+    assert_eq!((r.work.is_none(), r.state), (true, S::WaitingForResynchronize));
+    apply(&mut r, 10_000, Event::Tick);
+    assert!(r.work.is_none());
+    apply(&mut r, 20_000, Event::Operation(Operation::Resume));
+    assert_eq!(step(&r), "cut and compare");
+}
+
+#[test]
+fn a_shorter_interval_moves_the_next_cycle_forward_and_a_reset_keeps_the_last_success() {
+    let mut r = primary();
+    r.next_cycle_ms = 900_000;
+    r.statistics.cycles_missed = 7;
+    r.statistics.last_success_ms = Some(5);
+    let settings = crate::Settings { interval_s: 10, ..r.settings.clone() };
+    r.configure(settings, 1_000);
+    assert_eq!((r.settings.interval_s, r.next_cycle_ms), (10, 11_000));
+    r.reset_statistics(2_000);
+    let s = &r.statistics;
+    assert_eq!((s.cycles_missed, s.last_success_ms, s.reset_ms), (0, Some(5), Some(2_000)));
+}

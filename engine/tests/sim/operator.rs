@@ -14,8 +14,13 @@ impl World {
         for _ in 0..12 {
             let operation = self.draw_operation(host);
             let possible = self.hosts[host].record.permit(&operation).is_ok();
-            let usual =
-                !matches!(operation, Operation::Suspend | Operation::Resynchronize | Operation::Resume);
+            let usual = !matches!(
+                operation,
+                Operation::Suspend
+                    | Operation::Resynchronize
+                    | Operation::CancelResynchronize
+                    | Operation::Resume
+            );
             if possible && usual {
                 return operation;
             }
@@ -33,6 +38,7 @@ impl World {
             0 => Operation::StartReplication,
             1 => Operation::Suspend,
             2 | 3 => Operation::Resume,
+            4 if force => Operation::CancelResynchronize,
             4 => Operation::Resynchronize,
             5 => Operation::Failover { point, start },
             6 => Operation::Prepare { force, then_fail_over: None },

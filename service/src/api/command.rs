@@ -68,6 +68,25 @@ pub enum Command {
         /// Targets such as `vda`; all replicable disks when absent.
         disks: Option<Vec<String>>,
         bandwidth_bytes_per_s: Option<u64>,
+        /// Start a required resynchronisation without asking.
+        auto_resynchronize: bool,
+        /// Begin the first copy at once; otherwise [`Command::StartReplication`] does.
+        start: bool,
+    },
+    StartReplication {
+        vm: String,
+    },
+    /// Change a relationship's settings, on both hosts. Run on the primary.
+    Configure {
+        vm: String,
+        change: SettingsChange,
+    },
+    ResetStatistics {
+        vm: String,
+    },
+    /// Would this host let us replicate to it.
+    TestConnection {
+        to: HostName,
     },
     /// All relationships, or one VM's.
     Status {
@@ -80,6 +99,18 @@ pub enum Command {
         vm: String,
         kind: FailoverKind,
         start: bool,
+    },
+    /// The first half of a planned failover, on the primary: stop the VM, ship the rest, hand over.
+    PrepareFailover {
+        vm: String,
+    },
+    /// Take a hand-over back, on the primary.
+    CancelFailover {
+        vm: String,
+    },
+    /// A former primary, whose VM was taken over, becomes the replica.
+    BecomeReplica {
+        vm: String,
     },
     /// End a test failover: stop the test VM and remove it with its overlays.
     EndTest {
@@ -119,6 +150,9 @@ pub enum Command {
     Resync {
         vm: String,
     },
+    CancelResync {
+        vm: String,
+    },
     Unprotect {
         vm: String,
         delete_replica: bool,
@@ -142,6 +176,20 @@ pub enum Command {
         vm: String,
         point: DeltaId,
     },
+}
+
+/// What shall be different; the rest stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct SettingsChange {
+    /// 1 to 43 200.
+    pub interval_s: Option<u32>,
+    /// 0 to 24.
+    pub history: Option<u8>,
+    pub history_every_s: Option<u32>,
+    /// 0 lifts the limit.
+    pub bandwidth_bytes_per_s: Option<u64>,
+    pub auto_resynchronize: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -27,7 +27,10 @@ pub async fn operate(host: &Arc<Host>, command: &Command) -> Result<Reply, Failu
             ),
         });
     }
-    let at_once = matches!(operation, Operation::Suspend | Operation::Resume | Operation::CancelFailback);
+    let at_once = matches!(
+        operation,
+        Operation::Suspend | Operation::Resume | Operation::CancelResynchronize | Operation::CancelFailback
+    );
     if at_once {
         let what = operation.name();
         owner.operate(operation, None).await?;
@@ -133,6 +136,13 @@ pub fn resolve(host: &Host, command: &Command) -> Result<(OwnerHandle, Operation
             };
             (owner, operation)
         }
+        Command::StartReplication { vm } => (owner(host, vm)?, Operation::StartReplication),
+        Command::PrepareFailover { vm } => {
+            (owner(host, vm)?, Operation::Prepare { force: false, then_fail_over: None })
+        }
+        Command::CancelFailover { vm } => (owner(host, vm)?, Operation::CancelPrepare),
+        Command::BecomeReplica { vm } => (owner(host, vm)?, Operation::Yield),
+        Command::CancelResync { vm } => (owner(host, vm)?, Operation::CancelResynchronize),
         Command::Revert { vm } => (owner(host, vm)?, Operation::Revert),
         Command::Commit { vm } => (owner(host, vm)?, Operation::Commit),
         Command::Reverse { vm } => (owner(host, vm)?, Operation::Reverse),

@@ -10,43 +10,36 @@ use crate::{
 };
 use engine::{Operation, Relationship, Settings};
 use hypervisor::DomainInfo;
-use model::{DiskId, Mode, VmId};
+use model::{DiskId, HostName, Mode, VmId};
 use std::sync::Arc;
 
-pub const INTERVAL_S: std::ops::RangeInclusive<u32> = 1..=43_200;
-pub const HISTORY_MAX: u8 = 24;
-
 fn settings(command: &Command) -> Result<Settings, Failure> {
-    let Command::Protect { interval_s, history, history_every_s, bandwidth_bytes_per_s, .. } = command else {
+    let Command::Protect {
+        interval_s,
+        history,
+        history_every_s,
+        bandwidth_bytes_per_s,
+        auto_resynchronize,
+        ..
+    } = command
+    else {
         return Err(Failure::new(ErrorKind::Failed, "failed", "not a protect command"));
     };
-    let range = |id: &str, message: String| Err(Failure::new(ErrorKind::InvalidParameter, id, message));
-    if !INTERVAL_S.contains(interval_s) {
-        return range(
-            "interval",
-            format!("interval {interval_s} s is out of range: allowed are 1 to 43200 s"),
-        );
-    }
-    if *history > HISTORY_MAX {
-        return range("history", format!("history {history} is out of range: allowed are 0 to 24 points"));
-    }
-    if *history_every_s == 0 {
-        return range("history-every", "the spacing of points is at least one second".to_owned());
-    }
-    if *bandwidth_bytes_per_s == Some(0) {
-        return range("bandwidth", "a bandwidth of 0 would never send anything".to_owned());
-    }
-    Ok(Settings {
+    let settings = Settings {
         interval_s: *interval_s,
         history: *history,
         history_every_s: *history_every_s,
         bandwidth_bytes_per_s: *bandwidth_bytes_per_s,
-        auto_resynchronize: true,
-    })
+        auto_resynchronize: *auto_resynchronize,
+    };
+    super::settings::check(&settings)?;
+    Ok(settings)
 }
 
 pub async fn protect(host: &Arc<Host>, command: &Command) -> Result<Reply, Failure> {
-    let Command::Protect { vm, to, disks, .. } = command else { unreachable!("dispatched by variant") };
+    let Command::Protect { vm, to, disks, start, .. } = command else {
+        unreachable!("dispatched by variant")
+    };
     let settings = settings(command)?;
     if *to == host.name {
         return Err(Failure::new(ErrorKind::InvalidParameter, "self", format!("{to} is this host"))
@@ -95,16 +88,27 @@ pub async fn protect(host: &Arc<Host>, command: &Command) -> Result<Reply, Failu
     let vm_id = domain.vm;
     take_in(host, domain, &records).await?;
     let owner = host.adopt(record.clone())?;
-    let (job, cancel) = host.jobs.begin(Some((vm_id, &record.name)), "first copy", 94);
-    super::operate::follow_cancel(host, &owner, job, cancel);
-    owner.operate(Operation::StartReplication, Some(job)).await?;
     if !way_back {
         tracing::warn!(vm = %record.name, peer = %to, "the way back is closed: {to} is not authorized on this host");
     }
+    if !start {
+        return Ok(Reply::Done {
+            message: format!("{} is protected, to {to}; nothing is copied yet", record.name),
+        });
+    }
+    let (job, cancel) = host.jobs.begin(Some((vm_id, &record.name)), "first copy", 94);
+    super::operate::follow_cancel(host, &owner, job, cancel);
+    owner.operate(Operation::StartReplication, Some(job)).await?;
     host.jobs
         .view(job)
         .map(|view| Reply::Job(Box::new(view)))
         .ok_or_else(|| Failure::new(ErrorKind::Failed, "failed", "the job has vanished"))
+}
+
+/// Does a host answer, and would it let us in.
+pub async fn test_connection(host: &Arc<Host>, to: &HostName) -> Result<Reply, Failure> {
+    steps::ask_host(host, to, None, PeerRequest::Probe).await?;
+    Ok(Reply::Done { message: format!("{to} answers, and lets this host in") })
 }
 
 async fn find(host: &Arc<Host>, vm: &str) -> Result<DomainInfo, Failure> {

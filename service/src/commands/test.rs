@@ -22,6 +22,9 @@ pub struct TestVm {
     pub overlay: u32,
 }
 
+/// What the name of a test VM ends in.
+pub const SUFFIX: &str = " - Test";
+
 /// Overlays of test VMs are numbered by themselves; there is one test at a time.
 const OVERLAY: u32 = 1;
 
@@ -61,7 +64,8 @@ pub async fn begin(host: &Arc<Host>, vm: &str, chosen: Option<&str>, start: bool
             Failure::new(ErrorKind::InvalidState, "no-point", format!("{name} has no recovery point yet"))
         })?,
     };
-    let test = TestVm { vm: VmId::random(), name: format!("{name} - Test"), point: chosen, overlay: OVERLAY };
+    let test =
+        TestVm { vm: VmId::random(), name: format!("{name}{SUFFIX}"), point: chosen, overlay: OVERLAY };
     host.put_document(record.vm, document::TEST, &test)?;
     let (job, _) = host.jobs.begin(Some((record.vm, &name)), "test failover", 102);
     let worker = host.clone();

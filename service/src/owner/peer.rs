@@ -55,6 +55,11 @@ impl Owner {
                 self.operate_for_peer(standing.as_ref(), operation, &changes).await
             }
             PeerRequest::Hashes { disk, first, count } => self.hashes(disk, first, count).await,
+            PeerRequest::Configure { settings } => {
+                self.record.configure(settings, now_ms());
+                self.persist();
+                PeerResult::Done
+            }
             PeerRequest::Greet | PeerRequest::Create { .. } | PeerRequest::Probe => PeerResult::Done,
         };
         let running = self.is_running().await;
