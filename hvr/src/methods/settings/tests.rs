@@ -1,0 +1,114 @@
+use super::*;
+use crate::schema::{self, V2};
+use cim::DateTime;
+
+fn vm() -> VmId {
+    "6f1c2a94-83e5-4c07-9d1b-5a2e8f4b7c60".parse().unwrap()
+}
+
+fn world() -> World {
+    World {
+        thumbprint: Some("AB12".to_owned()).into(),
+        peer_ports: [].into(),
+        ..crate::tests::samples::world()
+    }
+}
+
+fn new() -> Instance {
+    Instance::new("Msvm_ReplicationSettingData").with("RecoveryConnectionPoint", "B.example")
+}
+
+fn read(settings: &Instance) -> Result<Wanted, Refusal> {
+    super::read(settings, vm(), &world(), &schema::schema(V2))
+}
+
+fn refused(settings: &Instance) -> (u32, String) {
+    let refusal = read(settings).unwrap_err();
+    (refusal.code, refusal.failure.message)
+}
+
+#[test]
+fn what_an_instance_of_the_class_holds_when_it_is_new_is_accepted() {
+    let schema = schema::schema(V2);
+    let spawned = schema.complete(&new()).unwrap();
+    let wanted = super::read(&spawned, vm(), &world(), &schema).unwrap();
+    assert_eq!(wanted.to.unwrap().as_str(), "b.example");
+    assert_eq!((wanted.change.interval_s, wanted.change.history), (Some(300), Some(0)));
+    assert_eq!(wanted.change.auto_resynchronize, Some(false));
+}
+
+#[test]
+fn what_is_not_said_stays_open() {
+    let wanted = read(&Instance::new("Msvm_ReplicationSettingData")).unwrap();
+    assert_eq!(wanted, Wanted::default());
+}
+
+#[test]
+fn a_value_out_of_range_is_named_with_what_is_allowed() {
+    for (name, value, told) in [
+        ("RecoveryHistory", 25u16, "RecoveryHistory 25: allowed are 0 to 24"),
+        ("ReplicationInterval", 0, "ReplicationInterval 0: allowed are 1 to 43200"),
+        ("ReplicationInterval", 43_201, "ReplicationInterval 43201: allowed are 1 to 43200"),
+        ("ApplicationConsistentSnapshotInterval", 13, "allowed are 0 to 12"),
+        ("AuthenticationType", 3, "AuthenticationType 3: allowed is 2"),
+    ] {
+        let (code, message) = refused(&new().with(name, value));
+        assert!(code == 32773 && message.contains(told), "{code} {message}");
+    }
+}
+
+#[test]
+fn what_is_not_done_is_refused_as_not_supported() {
+    let noon = DateTime::from_interval_ms(12 * 3_600_000);
+    for settings in [
+        new().with("AuthenticationType", 1u16),
+        new().with("ApplicationConsistentSnapshotInterval", 4u16),
+        new().with("CompressionEnabled", false),
+        new().with("BypassProxyServer", true),
+        new().with("AutoResynchronizeIntervalStart", noon),
+        new().with("ReplicationProvider", "Msvm_ReplicationProvider.InstanceID=\"other\",Name=\"x\""),
+    ] {
+        assert_eq!(refused(&settings).0, 32770, "{settings:?}");
+    }
+}
+
+#[test]
+fn additional_settings_are_json_without_unknown_keys() {
+    let with = |json: &str| new().with("AdditionalSettings", json);
+    let wanted = read(&with(r#"{"recovery_point_spacing_s": 60, "bandwidth_bytes_per_s": 0}"#)).unwrap();
+    assert_eq!(wanted.change.history_every_s, Some(60));
+    assert_eq!(wanted.change.bandwidth_bytes_per_s, Some(0));
+    assert!(refused(&with(r#"{"spacing": 60}"#)).1.contains("spacing"));
+    assert_eq!(refused(&with("60")).0, 32773);
+}
+
+#[test]
+fn disks_are_named_in_three_ways() {
+    let id = format!("Microsoft:{}\\Disk\\vdb", names::guid(vm()));
+    let path = names::by_id("Msvm_StorageAllocationSettingData", id.clone());
+    let embedded = format!(
+        "<INSTANCE CLASSNAME=\"Msvm_StorageAllocationSettingData\"><PROPERTY NAME=\"InstanceID\" TYPE=\"string\">\
+         <VALUE>{id}</VALUE></PROPERTY></INSTANCE>"
+    );
+    for named in [id.to_ascii_lowercase(), path.to_string(), path.relative(), embedded] {
+        let wanted = read(&new().with("IncludedDisks", vec![named.clone()])).unwrap();
+        assert_eq!(wanted.disks, Some(vec!["vdb".to_owned()]), "{named}");
+    }
+    assert!(
+        refused(&new().with("IncludedDisks", vec!["Microsoft:other\\0"])).1.contains("no disk of this VM")
+    );
+    assert_eq!(read(&new().with("IncludedDisks", Value::Array(vec![]))).unwrap().disks, None);
+}
+
+#[test]
+fn certificate_and_port_are_those_that_this_host_uses() {
+    assert!(read(&new().with("CertificateThumbPrint", "ab 12")).is_ok());
+    assert!(refused(&new().with("CertificateThumbPrint", "cd34")).1.contains("AB12"));
+    let b: HostName = "b.example".parse().unwrap();
+    let mut world = world();
+    world.peer_ports.insert(b.clone(), 9444);
+    let wanted = |port: u16| read(&new().with("RecoveryServerPortNumber", port)).unwrap();
+    assert!(check_port(&wanted(0), &b, &world).is_ok());
+    assert!(check_port(&wanted(9444), &b, &world).is_ok());
+    assert!(check_port(&wanted(443), &b, &world).unwrap_err().failure.message.contains("9444"));
+}
