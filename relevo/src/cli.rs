@@ -82,6 +82,9 @@ pub enum Action {
     /// Certificates with which hosts know each other (work without the daemon)
     #[command(subcommand)]
     Cert(commands::cert::CertAction),
+    /// Who may log in to the management listeners (works without the daemon)
+    #[command(subcommand)]
+    User(commands::user::UserAction),
     Host(commands::status::HostArgs),
     Serve(commands::serve::ServeArgs),
     Completion(commands::completion::CompletionArgs),

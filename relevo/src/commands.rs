@@ -9,6 +9,7 @@ pub mod job;
 pub mod protect;
 pub mod serve;
 pub mod status;
+pub mod user;
 pub mod vm;
 
 use crate::{
@@ -30,6 +31,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Action::Cert(action) => cert::run(action, &client, &options),
+        Action::User(action) => user::run(action, &options),
         Action::Status(args) if args.watch => status::watch(args, &client, &options),
         action => command(action, &client).and_then(|command| ask::ask(&client, &options, command)),
     };
@@ -56,7 +58,7 @@ fn command(action: Action, client: &Client) -> Result<Command, Failure> {
         Action::Vm(action) => action.command()?,
         Action::Job(action) => action.command(client)?,
         Action::Authorize(args) => args.command()?,
-        Action::Serve(_) | Action::Completion(_) | Action::Cert(_) => {
+        Action::Serve(_) | Action::Completion(_) | Action::Cert(_) | Action::User(_) => {
             unreachable!("these work without the daemon")
         }
     })

@@ -8,6 +8,7 @@ mod client;
 mod commands;
 #[cfg(test)]
 mod docs;
+mod management;
 mod output;
 mod parse;
 mod progress;

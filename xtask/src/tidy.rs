@@ -13,7 +13,8 @@ use std::{
 };
 
 /// Paths that only mean something on one machine. In two parts, so that this file does not find itself.
-const PLACES: [&str; 3] = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/ubuntu")];
+/// CIM's namespaces begin at a root, too: there, only the hidden folders of its home are meant.
+const PLACES: [&str; 3] = [concat!("/wo", "rk/"), concat!("/ro", "ot/."), concat!("/ho", "me/ubuntu")];
 
 pub fn check(root: &Path) -> Result<()> {
     let members = walls::members(&output(

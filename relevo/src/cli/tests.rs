@@ -76,6 +76,8 @@ fn protect_has_the_documented_defaults() {
             history_every_s: 3600,
             disks: None,
             bandwidth_bytes_per_s: None,
+            auto_resynchronize: true,
+            start: true,
         }
     "#]]
     .assert_debug_eq(&daemon_command("relevo protect web --to B.example."));
@@ -92,6 +94,8 @@ fn protect_has_the_documented_defaults() {
             history_every_s: 90,
             disks: Some(vec!["vda".into(), "vdb".into()]),
             bandwidth_bytes_per_s: Some(200 << 20),
+            auto_resynchronize: true,
+            start: true,
         }
     );
 }

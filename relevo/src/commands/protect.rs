@@ -92,6 +92,8 @@ impl ProtectArgs {
             history_every_s: self.history_every,
             disks: self.disks,
             bandwidth_bytes_per_s: self.bandwidth,
+            auto_resynchronize: true,
+            start: true,
         }
     }
 }

@@ -31,5 +31,5 @@ pub fn run(args: &ServeArgs, root: Option<PathBuf>) -> Result<(), Failure> {
     } else {
         log.init();
     }
-    service::daemon::run(root)
+    service::daemon::run(root, crate::management::start)
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 /// Room, and the rooms of ours that it may depend on.
 const ROOMS: &[(&str, &[&str])] = &[
+    ("cim", &[]),
     ("model", &[]),
     ("engine", &["model"]),
     ("catalog", &["model"]),
@@ -15,7 +16,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("layers", &["catalog", "model"]),
     ("capture", &["hypervisor", "model"]),
     ("service", &["capture", "catalog", "engine", "hypervisor", "layers", "model", "transport"]),
-    ("relevo", &["model", "service"]),
+    ("wsman", &["cim"]),
+    ("cimxml", &["cim"]),
+    ("front", &["cim", "model"]),
+    ("hvr", &["cim", "model", "service"]),
+    ("relevo", &["cim", "cimxml", "front", "hvr", "model", "service", "wsman"]),
     ("testkit", &[]),
     ("xtask", &[]),
 ];
@@ -25,9 +30,16 @@ const OUTSIDE: &[(&[&str], &[&str])] = &[
     (&["rusqlite"], &["catalog"]),
     (&["virt", "virt-sys", "xmltree"], &["hypervisor"]),
     (&["imago"], &["capture", "layers"]),
-    (&["axum", "hyper", "hyper-util", "http-body-util", "reqwest"], &["transport"]),
-    (&["rustls", "rustls-pki-types", "tokio-rustls", "rcgen", "x509-parser"], &["transport"]),
-    (&["tokio", "tokio-util", "futures"], &["service", "transport"]),
+    (&["axum", "reqwest"], &["transport"]),
+    (&["hyper", "hyper-util"], &["cimxml", "front", "transport"]),
+    (&["http-body-util"], &["cimxml", "front", "transport", "wsman"]),
+    (&["rustls", "rustls-pki-types", "tokio-rustls"], &["cimxml", "front", "relevo", "transport"]),
+    (&["x509-parser"], &["front", "transport"]),
+    (&["rcgen"], &["transport"]),
+    (&["argon2", "base64", "flate2"], &["front"]),
+    (&["tokio", "tokio-util"], &["cimxml", "front", "hvr", "relevo", "service", "transport", "wsman"]),
+    (&["futures"], &["cim", "cimxml", "front", "hvr", "relevo", "service", "transport", "wsman"]),
+    (&["roxmltree"], &["cim", "cimxml", "wsman"]),
     (&["clap"], &["relevo", "xtask"]),
     (&["clap_complete", "indicatif"], &["relevo"]),
     (&["anyhow"], &["testkit", "xtask"]),
@@ -35,8 +47,10 @@ const OUTSIDE: &[(&[&str], &[&str])] = &[
 
 /// Rooms that know nothing from outside but this. `xtask` is built before there is anything but Rust.
 const NOTHING_BUT: &[(&str, &[&str])] = &[
+    ("cim", &["futures", "roxmltree", "thiserror"]),
     ("engine", &["serde", "serde_json", "thiserror", "uuid"]),
     ("model", &["blake3", "serde", "thiserror", "uuid"]),
+    ("wsman", &["bytes", "cim", "futures", "http", "http-body-util", "roxmltree", "tokio", "uuid"]),
     ("xtask", &["anyhow", "clap", "serde_json", "toml"]),
 ];
 
@@ -46,6 +60,7 @@ const UNSPOKEN: &[(&str, &[&str])] = &[
     ("model", &["std::net", "std::thread", "std::process", "std::env", "SystemTime", "Instant"]),
     ("layers", &["std::net", "std::os::unix::net"]),
     ("capture", &["std::net", "std::os::unix::net"]),
+    ("hvr", &["catalog", "hypervisor", "transport"]),
     ("catalog", &["std::net", "std::os::unix::net", "std::process"]),
 ];
 
