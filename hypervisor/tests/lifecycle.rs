@@ -217,15 +217,16 @@ fn the_inventory_names_what_cannot_be_replicated_and_why() {
     let over = host.overlay("over.qcow2", &good);
     let raw = host.path("raw.img");
     qemu_img(&["create", "-q", "-f", "raw", text(&raw), "1M"]);
-    let luks = host.path("luks.qcow2");
+    // Not LUKS: making that measures the processor, which fails on a busy machine.
+    let sealed = host.path("sealed.qcow2");
     let secret = "secret,id=s,data=x";
-    let luks_options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
-    qemu_img(&["create", "-q", "--object", secret, "-f", "qcow2", "-o", luks_options, text(&luks), "1M"]);
+    let options = "encrypt.format=aes,encrypt.key-secret=s";
+    qemu_img(&["create", "-q", "--object", secret, "-f", "qcow2", "-o", options, text(&sealed), "1M"]);
     let data_file = format!("data_file={},data_file_raw=on", host.path("data.raw").display());
     let files = [
         ("vda", over.clone(), "qcow2", ""),
         ("vdb", raw, "raw", ""),
-        ("vdc", luks, "qcow2", "encrypted"),
+        ("vdc", sealed, "qcow2", "encrypted"),
         ("vdd", image("l2.qcow2", "extended_l2=on"), "qcow2", "extended L2"),
         ("vde", image("zstd.qcow2", "compression_type=zstd"), "qcow2", "zstd"),
         ("vdf", image("ext.qcow2", &data_file), "qcow2", "data file"),

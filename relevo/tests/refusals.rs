@@ -148,7 +148,7 @@ fn a_vm_that_cannot_be_captured_says_why() -> Result<()> {
     let (a, root) = (&pair.a, &pair.root);
     let disk = root.join("a/disk.qcow2");
     image(&disk, "qcow2", 1 << 20)?;
-    let luks = root.join("a/luks.qcow2");
+    let sealed = root.join("a/sealed.qcow2");
     let secret = "secret,id=s,data=x";
     let made = Command::new("qemu-img")
         .args([
@@ -159,9 +159,9 @@ fn a_vm_that_cannot_be_captured_says_why() -> Result<()> {
             "--object",
             secret,
             "-o",
-            "encrypt.format=luks,encrypt.key-secret=s",
+            "encrypt.format=aes,encrypt.key-secret=s",
         ])
-        .arg(&luks)
+        .arg(&sealed)
         .arg("1M")
         .status()?;
     ensure!(made.success(), "qemu-img cannot make an encrypted image");
@@ -174,7 +174,7 @@ fn a_vm_that_cannot_be_captured_says_why() -> Result<()> {
         ("transient", file_disk(&disk, "qcow2", "<transient/>"), "disk-refused", "it is transient"),
         ("shareable", file_disk(&disk, "raw", "<shareable/>"), "disk-refused", "it is shareable"),
         ("network", network.to_owned(), "disk-refused", "it is a network disk"),
-        ("encrypted", file_disk(&luks, "qcow2", ""), "disk-refused", "encrypted"),
+        ("encrypted", file_disk(&sealed, "qcow2", ""), "disk-refused", "encrypted"),
         ("absent", file_disk(&absent, "qcow2", ""), "disk-refused", "absent.qcow2"),
         ("diskless", String::new(), "no-disks", "no disk"),
         ("cdrom", cdrom.to_owned(), "no-disks", "no disk"),
