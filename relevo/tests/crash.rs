@@ -282,13 +282,16 @@ fn leftovers(primary: &Host, replica: &Host) -> Result<Vec<String>> {
     let points: Vec<String> =
         replica.points(VM)?.iter().filter_map(|point| Some(point["point"].as_str()?.to_owned())).collect();
     let view = replica.run(&["vm", "show", VM])?;
+    // A replica that was the primary once has disks of its own, which are its points' bottom.
+    let own: Vec<&str> =
+        view["disks"].as_array().into_iter().flatten().filter_map(|d| d["path"].as_str()).collect();
     let folder = replica.storage().join(view["vm"].as_str().context("no UUID")?);
     for (_, disk) in replica.disks(VM)? {
         let folder = folder.join(disk);
         let layers = names(&folder, "qcow2").into_iter().filter(|name| !points.contains(name));
-        left.extend(
-            layers.chain(names(&folder, "partial")).map(|name| format!("{}/{name}", folder.display())),
-        );
+        let paths = layers.map(|name| format!("{}/{name}.qcow2", folder.display()));
+        left.extend(paths.filter(|path| !own.contains(&&**path)));
+        left.extend(names(&folder, "partial").into_iter().map(|name| format!("{}/{name}", folder.display())));
     }
     let checkpoints = names(&primary.root.join("libvirt/lib/qemu/checkpoint").join(VM), "xml");
     if checkpoints.len() > 2 {

@@ -9,7 +9,7 @@ use hvr::schema::V2;
 use model::VmId;
 use provider::{Stage, code, job, next, number, out, target, vm_path};
 use service::{api::Command, config::Dirs};
-use std::{fs, path::Path, process};
+use std::{fs, path::Path, process, time::Duration};
 use testkit::pair::{Host, Pair};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_relevo");
@@ -228,6 +228,8 @@ async fn a_former_primary_gets_its_vm_back() {
     assert_eq!(request(&stage, &vm, 3).await, 32775, "the other host took it over");
     assert_eq!(call(&stage, &service, "InitiateFailback", &own).await, 4096);
     state(&stage, &vm, 14).await;
+    // A VM that is off loses its bitmaps with the merge over there: the turn after it compares.
+    pair.b.wait_cycles("web", 3, Duration::from_secs(120)).unwrap();
     assert_eq!(call(&stage, &service, "CommitFailover", &own).await, 4096);
     state(&stage, &vm, 3).await;
     let view = stage.get(&vm).await.unwrap();

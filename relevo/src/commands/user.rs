@@ -22,7 +22,7 @@ pub enum UserAction {
     Passwd(PasswdArgs),
     Role(RoleArgs),
     Map(MapArgs),
-    Unmap(MapArgs),
+    Unmap(UnmapArgs),
     Remove(RemoveArgs),
     List(ListArgs),
 }
@@ -45,7 +45,9 @@ enum RoleName {
 #[command(after_help = "Run it on the host whose listeners are meant.\n\n\
                         Example:\n  relevo user add anna --role operator")]
 pub struct AddArgs {
+    /// The name to log in with
     name: String,
+    /// What the user may do
     #[arg(long, value_enum, default_value = "reader")]
     role: RoleName,
     /// Log in by certificate only
@@ -55,16 +57,23 @@ pub struct AddArgs {
 
 /// Set a user's password
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  relevo user passwd anna")]
+#[command(
+    after_help = "Run it on the host whose listeners are meant.\n\nExample:\n  relevo user passwd anna"
+)]
 pub struct PasswdArgs {
+    /// The user
     name: String,
 }
 
 /// Change what a user may do
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  relevo user role anna administrator")]
+#[command(
+    after_help = "Run it on the host whose listeners are meant.\n\nExample:\n  relevo user role anna administrator"
+)]
 pub struct RoleArgs {
+    /// The user
     name: String,
+    /// What the user may do
     #[arg(value_enum)]
     role: RoleName,
 }
@@ -75,9 +84,22 @@ pub struct RoleArgs {
 /// configuration names.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  relevo user map anna sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    after_help = "Run it on the host whose listeners are meant.\n\nExample:\n  relevo user map anna sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 )]
 pub struct MapArgs {
+    /// The user
+    name: String,
+    /// `sha256:HEX`, `sha1:HEX` or `name:NAME`
+    certificate: String,
+}
+
+/// Take a client certificate away from a user
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Run it on the host whose listeners are meant.\n\nExample:\n  relevo user unmap anna name:anna.example"
+)]
+pub struct UnmapArgs {
+    /// The user
     name: String,
     /// `sha256:HEX`, `sha1:HEX` or `name:NAME`
     certificate: String,
@@ -85,14 +107,17 @@ pub struct MapArgs {
 
 /// Remove a user
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  relevo user remove anna")]
+#[command(
+    after_help = "Run it on the host whose listeners are meant.\n\nExample:\n  relevo user remove anna"
+)]
 pub struct RemoveArgs {
+    /// The user
     name: String,
 }
 
 /// List the users: role, password or not, certificates
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  relevo user list")]
+#[command(after_help = "Run it on the host whose listeners are meant.\n\nExample:\n  relevo user list")]
 pub struct ListArgs {}
 
 pub fn run(action: UserAction, options: &Options) -> Result<ExitCode, Failure> {
@@ -125,7 +150,7 @@ pub fn run(action: UserAction, options: &Options) -> Result<ExitCode, Failure> {
             edit(&path, |users| users.map(&name, mapping))?;
             format!("{certificate} logs in as {name}")
         }
-        UserAction::Unmap(MapArgs { name, certificate }) => {
+        UserAction::Unmap(UnmapArgs { name, certificate }) => {
             let mapping = mapping(&certificate)?;
             edit(&path, |users| users.unmap(&name, &mapping))?;
             format!("{certificate} does not log in any more")
