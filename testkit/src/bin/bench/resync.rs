@@ -35,7 +35,7 @@ pub fn resync(options: &Options) -> Result<Vec<Figure>> {
         let clusters = choose(run, options.disk_bytes);
         write(&disk, &from, &clusters, run)?;
         lose_bitmaps(&disk)?;
-        let (points, before) = (points(&pair)?, status(&pair, "sent_bytes")?);
+        let (points, before) = (settled_points(&pair)?, status(&pair, "sent_bytes")?);
         let began = Instant::now();
         pair.a.run(&["resync", VM])?;
         ours.push(began.elapsed().as_secs_f64());
@@ -97,6 +97,12 @@ fn lose_bitmaps(disk: &Path) -> Result<()> {
         tool(Command::new("qemu-img").args(["bitmap", "-f", "qcow2", "--remove"]).arg(disk).arg(name))?;
     }
     Ok(())
+}
+
+/// Without the latest, which goes with the next one where that comes within the second.
+fn settled_points(pair: &Pair) -> Result<BTreeSet<String>> {
+    let latest = pair.b.points(VM)?.pop().and_then(|point| Some(point["point"].as_str()?.to_owned()));
+    Ok(points(pair)?.into_iter().filter(|point| Some(point) != latest.as_ref()).collect())
 }
 
 fn points(pair: &Pair) -> Result<BTreeSet<String>> {
