@@ -53,6 +53,9 @@ numbered!(
         FailoverInProgress = 12, "failover in progress";
         FailbackInProgress = 13, "failback in progress";
         FailbackComplete = 14, "failback complete";
+        DiskUpdateInProgress = 15, "disk update in progress";
+        DiskUpdateCritical = 16, "disk update critical";
+        FireDrill = 21, "fire drill in progress";
     }
 );
 
@@ -66,6 +69,13 @@ numbered!(
         ExtendedReplica = 4, "extended replica";
     }
 );
+
+impl Mode {
+    /// Does the host hold a standby of the VM: that of its primary, or that of another replica.
+    pub fn is_replica(self) -> bool {
+        matches!(self, Self::Replica | Self::ExtendedReplica)
+    }
+}
 
 numbered!(
     /// `ReplicationHealth`.
