@@ -2,51 +2,39 @@
 //!
 //! An agent that died while it holds the channel answers nothing, and libvirt then waits as long as it was
 //! told to. So the wait is set before every call (rounded up to whole seconds; libvirt keeps it for the
-//! domain, for other clients too), and libvirt gives up by itself: no thread is left behind. Before each
-//! command libvirt makes the agent echo a number, so a freeze mostly is not even sent to a dead agent. One
-//! that died after it froze the guest cannot be helped from outside; a thaw is always tried, and Windows
-//! thaws itself after ten seconds.
+//! domain, for other clients too), and libvirt gives up by itself: no thread is left behind. An agent that died
+//! after it froze the guest cannot be helped from outside; Windows thaws itself after ten seconds.
 
 use crate::{Error, Hypervisor, Result, error, ffi};
 use model::VmId;
+use serde_json::Value;
 use std::time::Duration;
 use virt::{domain::Domain, error::ErrorNumber};
 
-/// A thaw gets longer than a freeze: giving up on it leaves the guest frozen.
-const THAW_TIMEOUT: Duration = Duration::from_secs(30);
-
 impl Hypervisor {
-    /// Freezes all file systems of the guest and says how many there were. If the agent does not answer in
-    /// time, a thaw is tried, in case the freeze arrives late, and the error is [`Error::AgentSilent`]: so
-    /// the call takes at most about twice `timeout`.
+    /// Freezes all file systems of the guest and says how many there were. After an error some may be frozen, or a
+    /// freeze may arrive late: thaw.
     pub fn freeze(&self, vm: VmId, timeout: Duration) -> Result<u32> {
         let domain = self.lookup(vm)?;
         set_timeout(&domain, vm, timeout)?;
-        match ffi::freeze(&domain) {
-            Ok(count) => Ok(count),
-            Err(error) if silent(&error) => {
-                // Only as long again: a dead agent must not hold the caller for the whole thaw timeout.
-                if let Err(error) = ffi::thaw(&domain) {
-                    tracing::warn!(%vm, %error, "no thaw either after an unanswered freeze");
-                }
-                Err(Error::AgentSilent { vm, timeout })
+        ffi::freeze(&domain).map_err(|source| {
+            if silent(&source) {
+                Error::AgentSilent { vm, timeout }
+            } else if error::is(&source, ErrorNumber::ArgumentUnsupported) {
+                Error::NoAgent { vm }
+            } else {
+                Error::Call { what: "freeze", vm, source }
             }
-            Err(error) if error::is(&error, ErrorNumber::ArgumentUnsupported) => Err(Error::NoAgent { vm }),
-            Err(source) => {
-                // A freeze that failed half way may have frozen some file systems.
-                let _ = ffi::thaw(&domain);
-                Err(Error::Call { what: "freeze", vm, source })
-            }
-        }
+        })
     }
 
     /// Thaws the guest and says how many file systems were frozen.
-    pub fn thaw(&self, vm: VmId) -> Result<u32> {
+    pub fn thaw(&self, vm: VmId, timeout: Duration) -> Result<u32> {
         let domain = self.lookup(vm)?;
-        set_timeout(&domain, vm, THAW_TIMEOUT)?;
+        set_timeout(&domain, vm, timeout)?;
         ffi::thaw(&domain).map_err(|source| {
             if silent(&source) {
-                Error::AgentSilent { vm, timeout: THAW_TIMEOUT }
+                Error::AgentSilent { vm, timeout }
             } else {
                 Error::Call { what: "thaw", vm, source }
             }
@@ -66,11 +54,33 @@ impl Hypervisor {
             Err(source) => Err(Error::Call { what: "ask the agent of", vm, source }),
         }
     }
+
+    /// Sends a command to the guest agent; what it returns. libvirt has no call of its own for running programs in a
+    /// guest, and marks a domain to which such a command was sent as tainted (`custom-ga-command`).
+    pub fn agent_command(&self, vm: VmId, command: &Value, timeout: Duration) -> Result<Value> {
+        let domain = self.lookup(vm)?;
+        let answer = domain.qemu_agent_command(&command.to_string(), whole_seconds(timeout), 0);
+        let answer = answer.map_err(|source| {
+            if silent(&source) {
+                Error::AgentSilent { vm, timeout }
+            } else if error::is(&source, ErrorNumber::ArgumentUnsupported) {
+                Error::NoAgent { vm }
+            } else {
+                Error::Call { what: "send a command to the agent of", vm, source }
+            }
+        })?;
+        let mut answer: Value =
+            serde_json::from_str(&answer).map_err(|source| Error::AgentAnswer { vm, source })?;
+        Ok(answer["return"].take())
+    }
+}
+
+fn whole_seconds(timeout: Duration) -> i32 {
+    i32::try_from(timeout.as_secs_f64().ceil() as u64).unwrap_or(i32::MAX).max(1)
 }
 
 fn set_timeout(domain: &Domain, vm: VmId, timeout: Duration) -> Result<()> {
-    let timeout_s = i32::try_from(timeout.as_secs_f64().ceil() as u64).unwrap_or(i32::MAX).max(1);
-    ffi::set_agent_timeout(domain, timeout_s).map_err(|source| Error::Call {
+    ffi::set_agent_timeout(domain, whole_seconds(timeout)).map_err(|source| Error::Call {
         what: "set the agent timeout of",
         vm,
         source,

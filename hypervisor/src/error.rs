@@ -18,10 +18,16 @@ pub enum Error {
     SecondRoot { root: PathBuf, first: PathBuf },
     #[error("cannot subscribe to events of libvirt at {uri}")]
     RegisterEvents { uri: String, source: virt::error::Error },
-    #[error("libvirt closed the connection")]
+    #[error("cannot start the thread that watches the connection to libvirt")]
+    Watch { source: io::Error },
+    #[error("libvirt is away; it is called until it answers")]
     ConnectionClosed,
     #[error("cannot list the virtual machines")]
     List { source: virt::error::Error },
+    #[error("cannot tell what this host can run")]
+    Capabilities { source: virt::error::Error },
+    #[error("cannot list the networks")]
+    Networks { source: virt::error::Error },
     #[error("there is no virtual machine {vm}")]
     NoSuchDomain { vm: VmId },
     #[error("cannot define a virtual machine")]
@@ -32,6 +38,8 @@ pub enum Error {
     HasManagedSave { vm: VmId },
     #[error("virtual machine {vm} is not running")]
     NotRunning { vm: VmId },
+    #[error("virtual machine {vm} was migrated to another host, and may run there")]
+    Migrated { vm: VmId },
     /// Any other refused call, named by what it does: `cannot start virtual machine …`.
     #[error("cannot {what} virtual machine {vm}")]
     Call { what: &'static str, vm: VmId, source: virt::error::Error },
@@ -51,6 +59,8 @@ pub enum Error {
     #[error("virtual machine {vm} has no backup job, neither running nor completed")]
     NoBackup { vm: VmId },
 
+    #[error("libvirt does not tell how large disk {target} of virtual machine {vm} is")]
+    NoSize { vm: VmId, target: String },
     #[error("cannot {what} disk {target} of virtual machine {vm}")]
     Disk { what: &'static str, vm: VmId, target: String, source: virt::error::Error },
     #[error("virtual machine {vm} has no disk {target}")]
@@ -64,6 +74,9 @@ pub enum Error {
     NoAgent { vm: VmId },
     #[error("the guest agent of virtual machine {vm} did not answer within {timeout:?}")]
     AgentSilent { vm: VmId, timeout: Duration },
+
+    #[error("cannot understand what the guest agent of virtual machine {vm} answers")]
+    AgentAnswer { vm: VmId, source: serde_json::Error },
 
     #[error("cannot read XML: {what}")]
     XmlUnexpected { what: String },
@@ -84,6 +97,18 @@ pub enum Error {
 
 fn detail(reason: &Option<String>) -> String {
     reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
+}
+
+impl Error {
+    /// libvirt was busy with the domain for longer than it lets others wait.
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::Call { source, .. } | Self::Checkpoint { source, .. } => {
+                is(source, ErrorNumber::OperationTimeout)
+            }
+            _ => false,
+        }
+    }
 }
 
 pub(crate) fn is(error: &virt::error::Error, number: ErrorNumber) -> bool {

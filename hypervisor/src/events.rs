@@ -36,8 +36,10 @@ pub enum Event {
         vm: VmId,
         connected: bool,
     },
-    /// libvirtd went away; a new [`crate::Hypervisor`] is needed.
+    /// libvirtd went away. What happens from now on is not told of.
     ConnectionClosed,
+    /// libvirtd is back: what every domain does now has to be looked at.
+    Connected,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +96,7 @@ impl Bus {
                 state.backups.remove(vm);
             }
             Event::ConnectionClosed => state.closed = true,
+            Event::Connected => state.closed = false,
             _ => {}
         }
         state.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());

@@ -7,11 +7,27 @@ use crate::{
 };
 use model::VmId;
 use std::{
+    collections::{HashMap, HashSet},
     fmt,
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
-use virt::{domain::Domain, sys};
+use virt::{
+    domain::{
+        Domain, DomainShutoffReason as ShutOffReason, DomainStateEnum, DomainStateReason,
+        DomainStateReasonEnum,
+    },
+    enumutil::Enum,
+    sys,
+};
 use xmltree::Element;
+
+/// How long a QEMU may take from closing its images to its end.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DomainInfo {
@@ -34,12 +50,41 @@ pub struct DomainInfo {
     pub internal_snapshots: Vec<String>,
 }
 
+/// What was read of domains' XML last, and of which: libvirt writes it faster than it is read.
+#[derive(Default)]
+pub(crate) struct Sketches(Mutex<HashMap<VmId, (u64, DomainInfo)>>);
+
+impl Sketches {
+    /// What was read of this text, if it is the domain's last one.
+    fn get(&self, vm: VmId, print: u64) -> Option<DomainInfo> {
+        let sketches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sketches.get(&vm).filter(|(known, _)| *known == print).map(|(_, info)| info.clone())
+    }
+
+    fn put(&self, print: u64, info: DomainInfo) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(info.vm, (print, info));
+    }
+
+    fn retain(&self, is_there: impl Fn(VmId) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|vm, _| is_there(*vm));
+    }
+}
+
+/// Of a domain's XML. The text itself is not kept: it may hold a console's password.
+fn fingerprint(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DomainState {
     Running,
     Paused,
     ShuttingDown,
     ShutOff,
+    /// Off here because it was live-migrated away: it may run on another host.
+    Migrated,
     Crashed,
     /// Suspended to memory by the guest.
     Suspended,
@@ -116,8 +161,11 @@ impl DiskInfo {
 }
 
 impl DomainState {
-    pub(crate) fn from_libvirt(state: sys::virDomainState) -> Self {
-        match state {
+    /// Of what `virDomainGetState` says.
+    pub(crate) fn from_libvirt((state, reason): (DomainStateEnum, DomainStateReasonEnum)) -> Self {
+        let migrated = Enum::Known(DomainStateReason::Shutoff(Enum::Known(ShutOffReason::Migrated)));
+        match state.to_raw() {
+            sys::VIR_DOMAIN_SHUTOFF if reason == migrated => Self::Migrated,
             sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED => Self::Running,
             sys::VIR_DOMAIN_PAUSED => Self::Paused,
             sys::VIR_DOMAIN_SHUTDOWN => Self::ShuttingDown,
@@ -136,6 +184,7 @@ impl fmt::Display for DomainState {
             Self::Paused => "paused",
             Self::ShuttingDown => "shutting down",
             Self::ShutOff => "shut off",
+            Self::Migrated => "migrated to another host",
             Self::Crashed => "crashed",
             Self::Suspended => "suspended",
             Self::Other => "in a state of its own",
@@ -146,7 +195,7 @@ impl fmt::Display for DomainState {
 impl Hypervisor {
     /// All domains, running or not. Runs `qemu-img` once per disk; one that vanishes meanwhile is left out.
     pub fn domains(&self) -> Result<Vec<DomainInfo>> {
-        let domains = self.inner.connection.list_all_domains(0).map_err(|source| Error::List { source })?;
+        let domains = self.connection().list_all_domains(0).map_err(|source| Error::List { source })?;
         let mut infos = vec![];
         for domain in &domains {
             match self.describe(domain, image::chain) {
@@ -167,29 +216,57 @@ impl Hypervisor {
     /// As [`Self::domain`], without a look into the images of a VM that runs: the sizes are QEMU's, backing
     /// chains are empty, and what only an image tells refuses no disk.
     pub fn outline(&self, vm: VmId) -> Result<Option<DomainInfo>> {
-        let Some(domain) = self.lookup_optional(vm)? else { return Ok(None) };
-        if !self.is_active(vm)? {
-            return self.describe(&domain, image::chain).map(Some);
+        let began = Instant::now();
+        loop {
+            let Some(domain) = self.lookup_optional(vm)? else { return Ok(None) };
+            if !self.is_active(vm)? {
+                return self.describe(&domain, image::chain).map(Some);
+            }
+            let fail = |source| Error::Call { what: "look at a disk of", vm, source };
+            let size = |path: &Path, _: &str| {
+                let info = domain.block_info(path.to_str().unwrap_or_default(), 0).map_err(fail)?;
+                Ok(Chain { size_bytes: info.capacity, layers: vec![], unsupported: None })
+            };
+            let info = self.describe(&domain, size)?;
+            // A QEMU that ends has closed its images before libvirt takes note: to libvirt they have no bytes then.
+            let is_unknown =
+                |disk: &&DiskInfo| disk.is_replicated() && disk.path().is_some() && disk.size_bytes == 0;
+            let unknown = info.disks.iter().find(is_unknown);
+            match unknown {
+                None => return Ok(Some(info)),
+                Some(disk) if began.elapsed() > ENDS_WITHIN => {
+                    return Err(Error::NoSize { vm, target: disk.target.clone() });
+                }
+                Some(_) => thread::sleep(LOOK_EVERY),
+            }
         }
-        let fail = |source| Error::Call { what: "look at a disk of", vm, source };
-        let size = |path: &Path, _: &str| {
-            let info = domain.block_info(path.to_str().unwrap_or_default(), 0).map_err(fail)?;
-            Ok(Chain { size_bytes: info.capacity, layers: vec![], unsupported: None })
-        };
-        self.describe(&domain, size).map(Some)
     }
 
     /// As [`Self::domain`], without a look into any image: sizes are 0, backing chains empty, and what only an
     /// image tells refuses no disk. For those who ask about many domains at once.
     pub fn sketch(&self, vm: VmId) -> Result<Option<DomainInfo>> {
+        let sketches = &self.inner.sketches;
+        let Some(domain) = self.lookup_optional(vm)? else {
+            sketches.retain(|known| known != vm);
+            return Ok(None);
+        };
+        let text = self.domain_xml(&domain, vm, false)?;
+        let print = fingerprint(&text);
+        if let Some(known) = sketches.get(vm, print) {
+            return self.with_state(&domain, known).map(Some);
+        }
         let unseen = |_: &Path, _: &str| Ok(Chain { size_bytes: 0, layers: vec![], unsupported: None });
-        self.lookup_optional(vm)?.map(|domain| self.describe(&domain, unseen)).transpose()
+        let read = self.read(vm, &text, unseen)?;
+        sketches.put(print, read.clone());
+        self.with_state(&domain, read).map(Some)
     }
 
     /// The ids of all domains, running or not.
     pub fn ids(&self) -> Result<Vec<VmId>> {
-        let domains = self.inner.connection.list_all_domains(0).map_err(|source| Error::List { source })?;
-        domains.iter().map(vm_id).collect()
+        let domains = self.connection().list_all_domains(0).map_err(|source| Error::List { source })?;
+        let ids: HashSet<VmId> = domains.iter().map(vm_id).collect::<Result<_>>()?;
+        self.inner.sketches.retain(|vm| ids.contains(&vm));
+        Ok(ids.into_iter().collect())
     }
 
     /// The domain's snapshots that lie inside its images; none where there is no such domain.
@@ -202,7 +279,7 @@ impl Hypervisor {
 
     /// The domain with this name, or this UUID.
     pub fn find(&self, name_or_uuid: &str) -> Result<Option<VmId>> {
-        let domains = self.inner.connection.list_all_domains(0).map_err(|source| Error::List { source })?;
+        let domains = self.connection().list_all_domains(0).map_err(|source| Error::List { source })?;
         let wanted = name_or_uuid.parse::<VmId>().ok();
         let mut found = None;
         for domain in &domains {
@@ -218,19 +295,21 @@ impl Hypervisor {
     /// `chain` describes an image, by its path and format.
     fn describe(&self, domain: &Domain, chain: impl Fn(&Path, &str) -> Result<Chain>) -> Result<DomainInfo> {
         let vm = vm_id(domain)?;
-        let fail = |source| Error::Call { what: "look at", vm, source };
-        let root = xml::parse(&self.domain_xml(domain, vm, false)?)?;
-        let (state, _) = domain.state().map_err(fail)?;
-        let persistent = domain.is_persistent().map_err(fail)?;
-        let snapshots = domain.list_all_snapshots(sys::VIR_DOMAIN_SNAPSHOT_LIST_INTERNAL).map_err(fail)?;
+        let info = self.read(vm, &self.domain_xml(domain, vm, false)?, chain)?;
+        self.with_state(domain, info)
+    }
+
+    /// What the domain's XML tells. All else is as it is where there is nothing to tell.
+    fn read(&self, vm: VmId, text: &str, chain: impl Fn(&Path, &str) -> Result<Chain>) -> Result<DomainInfo> {
+        let root = xml::parse(text)?;
         let devices = root.get_child("devices");
         let devices = |name: &'static str| devices.into_iter().flat_map(move |d| xml::elements(d, name));
         Ok(DomainInfo {
             vm,
-            name: domain.name().map_err(fail)?,
-            state: DomainState::from_libvirt(state.to_raw()),
-            persistent,
-            autostart: persistent && domain.autostart().map_err(fail)?,
+            name: xml::child_text(&root, "name").unwrap_or_default(),
+            state: DomainState::Other,
+            persistent: false,
+            autostart: false,
             memory_bytes: root.get_child("memory").map_or(0, memory_bytes),
             vcpus: xml::child_text(&root, "vcpu").and_then(|text| text.parse().ok()).unwrap_or(0),
             disks: devices("disk").map(|element| disk(element, &chain)).collect(),
@@ -238,8 +317,24 @@ impl Hypervisor {
             nvram: root.get_child("os").and_then(|os| os.get_child("nvram")).and_then(nvram),
             tpm: devices("tpm").next().map(|tpm| self.tpm(vm, tpm)),
             guest_agent: devices("channel").find_map(guest_agent),
+            has_managed_save: false,
+            internal_snapshots: vec![],
+        })
+    }
+
+    /// With what the XML does not tell.
+    fn with_state(&self, domain: &Domain, info: DomainInfo) -> Result<DomainInfo> {
+        let fail = |source| Error::Call { what: "look at", vm: info.vm, source };
+        let state = self.read_state(info.vm, domain).map_err(fail)?;
+        let persistent = domain.is_persistent().map_err(fail)?;
+        let snapshots = domain.list_all_snapshots(sys::VIR_DOMAIN_SNAPSHOT_LIST_INTERNAL).map_err(fail)?;
+        Ok(DomainInfo {
+            state,
+            persistent,
+            autostart: persistent && domain.autostart().map_err(fail)?,
             has_managed_save: domain.has_managed_save(0).map_err(fail)?,
             internal_snapshots: snapshots.iter().filter_map(|snapshot| snapshot.name().ok()).collect(),
+            ..info
         })
     }
 
@@ -338,6 +433,13 @@ fn refusal(disk: &DiskInfo, encrypted: bool) -> Option<String> {
         _ => return None,
     };
     Some(what.to_owned())
+}
+
+/// The network cards of a domain with this definition.
+pub fn interfaces(xml: &str) -> Result<Vec<InterfaceInfo>> {
+    let root = xml::parse(xml)?;
+    let devices = root.get_child("devices").into_iter();
+    Ok(devices.flat_map(|devices| xml::elements(devices, "interface")).map(interface).collect())
 }
 
 fn interface(interface: &Element) -> InterfaceInfo {

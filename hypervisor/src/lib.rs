@@ -15,6 +15,9 @@ mod ffi;
 pub mod image;
 pub mod inventory;
 pub mod lifecycle;
+mod link;
+mod needs;
+mod networks;
 mod notes;
 pub mod overlay;
 mod requests;
@@ -27,16 +30,20 @@ pub use events::{BlockJobStatus, Change, Event};
 pub use ffi::trim_heap;
 pub use image::{BitmapInfo, ImageLayer};
 pub use inventory::{DiskDevice, DiskInfo, DiskSource, DomainInfo, DomainState, InterfaceInfo, TpmInfo};
+pub use needs::Lacking;
+pub use networks::NetworkInfo;
 pub use overlay::{BlockJob, BlockJobKind, Overlay};
 pub use requests::checkpoint_record;
 pub use xml::{NetworkChoice, TestCopy};
 
 use events::Bus;
+use link::Link;
 use model::VmId;
 use std::{
+    collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock, mpsc::Receiver},
+    sync::{Arc, Mutex, OnceLock, mpsc::Receiver},
     thread,
 };
 use virt::{connect::Connect, domain::Domain, error::ErrorNumber};
@@ -50,14 +57,18 @@ pub struct Hypervisor {
 struct Inner {
     uri: String,
     bus: Arc<Bus>,
-    /// Before the connection, so that the callbacks go first.
-    _registrations: ffi::Registrations,
-    connection: Connect,
+    sketches: inventory::Sketches,
+    link: Link,
+    /// Live-migrated away, by the word of [`Hypervisor::remember_migrated`].
+    migrated: Mutex<HashSet<VmId>>,
+    #[cfg(feature = "faults")]
+    broken: std::sync::atomic::AtomicBool,
 }
 
 impl Hypervisor {
     /// Opens `uri` (`qemu:///system`, or what [`prepare_embedded_root`] returned) and subscribes to the
-    /// events. Another process that has the same embedded root open is [`Error::RootInUse`]; libvirt cannot
+    /// events. A libvirtd that goes away later is called until it answers: [`Event::ConnectionClosed`] and
+    /// [`Event::Connected`] tell of it, and until then every call fails. Another process that has the same embedded root open is [`Error::RootInUse`]; libvirt cannot
     /// open any embedded root in this process after that, so the only way on is to exit. A root other than
     /// the first that this process opened is [`Error::SecondRoot`].
     pub fn connect(uri: &str) -> Result<Self> {
@@ -72,25 +83,31 @@ impl Hypervisor {
             }
         }
         run_event_loop()?;
-        let connection = Connect::open(Some(uri)).map_err(|source| match embedded_root(uri) {
-            // libvirt has no error number for this; the pid file's name is what tells it from others.
-            Some(root) if source.message().contains("driver.pid") => Error::RootInUse { root, source },
-            _ => Error::Connect { uri: uri.to_owned(), source },
-        })?;
         let bus = Arc::new(Bus::default());
-        let registrations = ffi::register_events(&connection, &bus)
-            .map_err(|source| Error::RegisterEvents { uri: uri.to_owned(), source })?;
-        let inner = Inner { uri: uri.to_owned(), bus, _registrations: registrations, connection };
-        Ok(Self { inner: Arc::new(inner) })
+        let events = bus.subscribe();
+        let link = Link::open(uri, &bus).map_err(|error| match (error, embedded_root(uri)) {
+            // libvirt has no error number for this; the pid file's name is what tells it from others.
+            (Error::Connect { source, .. }, Some(root)) if source.message().contains("driver.pid") => {
+                Error::RootInUse { root, source }
+            }
+            (error, _) => error,
+        })?;
+        let inner = Inner {
+            uri: uri.to_owned(),
+            bus,
+            sketches: inventory::Sketches::default(),
+            link,
+            migrated: Mutex::default(),
+            #[cfg(feature = "faults")]
+            broken: std::sync::atomic::AtomicBool::new(false),
+        };
+        let inner = Arc::new(inner);
+        link::keep_up(&inner, events)?;
+        Ok(Self { inner })
     }
 
     pub fn uri(&self) -> &str {
         &self.inner.uri
-    }
-
-    /// Whether libvirt still answers.
-    pub fn is_alive(&self) -> bool {
-        self.inner.connection.is_alive().unwrap_or(false)
     }
 
     /// A new subscription: every event from now on. To miss nothing, subscribe first and look then.
@@ -98,14 +115,29 @@ impl Hypervisor {
         self.inner.bus.subscribe()
     }
 
+    fn connection(&self) -> Connect {
+        self.inner.link.connection()
+    }
+
     fn lookup(&self, vm: VmId) -> Result<Domain> {
         self.lookup_optional(vm)?.ok_or(Error::NoSuchDomain { vm })
     }
 
+    /// From now on, or not any more, libvirt refuses to tell of any domain, as it does when it has lost its own.
+    #[cfg(feature = "faults")]
+    pub fn breaks(&self, broken: bool) {
+        self.inner.broken.store(broken, std::sync::atomic::Ordering::SeqCst);
+    }
+
     fn lookup_optional(&self, vm: VmId) -> Result<Option<Domain>> {
-        match self.inner.connection.lookup_domain_by_uuid(vm.0) {
+        #[cfg(feature = "faults")]
+        if self.inner.broken.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(Error::Call { what: "look up", vm, source: virt::error::Error::last_error() });
+        }
+        match self.connection().lookup_domain_by_uuid(vm.0) {
             Ok(domain) => Ok(Some(domain)),
             Err(error) if error::is(&error, ErrorNumber::NoDomain) => Ok(None),
+            Err(_) if self.inner.bus.closed() => Err(Error::ConnectionClosed),
             Err(source) => Err(Error::Call { what: "look up", vm, source }),
         }
     }

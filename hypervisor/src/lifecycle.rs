@@ -3,7 +3,7 @@
 use crate::{Change, DomainState, Error, Event, Hypervisor, Result, error, xml};
 use model::VmId;
 use std::{
-    sync::mpsc::RecvTimeoutError,
+    sync::{PoisonError, mpsc::RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
@@ -18,11 +18,13 @@ const START_RETRY: Duration = Duration::from_secs(10);
 const START_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 impl Hypervisor {
-    /// Defines a domain, or redefines the one with the same UUID. Does not start it.
+    /// Defines a domain, or redefines the one with the same UUID. Does not start it. What was remembered of a
+    /// migration of it goes with the old definition.
     pub fn define(&self, xml: &str) -> Result<VmId> {
-        let domain =
-            self.inner.connection.define_domain_xml(xml).map_err(|source| Error::Define { source })?;
-        domain.uuid().map(VmId).map_err(|source| Error::Define { source })
+        let domain = self.connection().define_domain_xml(xml).map_err(|source| Error::Define { source })?;
+        let vm = domain.uuid().map(VmId).map_err(|source| Error::Define { source })?;
+        self.remember_migrated(vm, false);
+        Ok(vm)
     }
 
     /// Removes the definition and libvirt's records of checkpoints and snapshots; keeps bitmaps, disks,
@@ -46,7 +48,8 @@ impl Hypervisor {
         if self.lookup_optional(vm)?.is_some() { Err(Error::StillThere { vm }) } else { Ok(()) }
     }
 
-    /// Starts a defined domain; running already is success.
+    /// Starts a defined domain; running already is success. One that was live-migrated away is [`Error::Migrated`]: its
+    /// disks may have no locks that hold between hosts.
     pub fn start(&self, vm: VmId) -> Result<()> {
         self.start_with(vm, 0)
     }
@@ -58,6 +61,9 @@ impl Hypervisor {
 
     fn start_with(&self, vm: VmId, flags: sys::virDomainCreateFlags) -> Result<()> {
         let domain = self.lookup(vm)?;
+        if self.state(vm)? == Some(DomainState::Migrated) {
+            return Err(Error::Migrated { vm });
+        }
         let deadline = Instant::now() + START_RETRY;
         loop {
             let Err(source) = domain.create_with_flags(flags) else { return Ok(()) };
@@ -121,11 +127,32 @@ impl Hypervisor {
         domain.is_active().map_err(|source| Error::Call { what: "look at", vm, source })
     }
 
+    /// Libvirt forgets that a VM was live-migrated away when it is started anew: who remembers it says so here, and from
+    /// then on the VM is [`DomainState::Migrated`] while it is off.
+    pub fn remember_migrated(&self, vm: VmId, migrated: bool) {
+        let mut known = self.inner.migrated.lock().unwrap_or_else(PoisonError::into_inner);
+        if migrated {
+            known.insert(vm)
+        } else {
+            known.remove(&vm)
+        };
+    }
+
+    pub(crate) fn read_state(
+        &self,
+        vm: VmId,
+        domain: &Domain,
+    ) -> std::result::Result<DomainState, virt::error::Error> {
+        let state = DomainState::from_libvirt(domain.state()?);
+        let known = || self.inner.migrated.lock().unwrap_or_else(PoisonError::into_inner).contains(&vm);
+        Ok(if state == DomainState::ShutOff && known() { DomainState::Migrated } else { state })
+    }
+
     /// The state now; `None` when there is no such domain.
     pub fn state(&self, vm: VmId) -> Result<Option<DomainState>> {
         let Some(domain) = self.lookup_optional(vm)? else { return Ok(None) };
-        match domain.state() {
-            Ok((state, _)) => Ok(Some(DomainState::from_libvirt(state.to_raw()))),
+        match self.read_state(vm, &domain) {
+            Ok(state) => Ok(Some(state)),
             Err(error) if error::is(&error, ErrorNumber::NoDomain) => Ok(None),
             Err(source) => Err(Error::Call { what: "look at", vm, source }),
         }

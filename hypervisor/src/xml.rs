@@ -19,6 +19,9 @@ pub struct TestCopy {
     pub name: String,
     pub vm: VmId,
     pub networks: NetworkChoice,
+    /// Of single cards, by the original's MAC address in lower case: the libvirt networks that they go into, whatever
+    /// `networks` says.
+    pub adapters: BTreeMap<String, String>,
     /// The copy's own NVRAM file, made by the caller; without, libvirt makes one from the template.
     pub nvram: Option<PathBuf>,
 }
@@ -58,9 +61,38 @@ pub fn set_disk_source(xml: &str, target: &str, path: &Path, format: &str) -> Re
     })
 }
 
-/// Empties a drive for removable media.
-pub fn eject(xml: &str, target: &str) -> Result<String> {
-    edit_disk(xml, target, |disk| drop_children(disk, &["source", "backingStore"]))
+/// The file or block device that a disk stands on, and its format; `None` where it is neither, or there is none.
+pub fn disk_source(xml: &str, target: &str) -> Result<Option<(PathBuf, String)>> {
+    let root = parse(xml)?;
+    let Some(disk) = find_disk(&root, target) else { return Ok(None) };
+    let source = disk.get_child("source");
+    let path = source.and_then(|source| attribute(source, "file").or_else(|| attribute(source, "dev")));
+    let format = disk.get_child("driver").and_then(|driver| attribute(driver, "type")).unwrap_or("raw");
+    Ok(path.map(|path| (path.into(), format.to_owned())))
+}
+
+/// Whether libvirt knows where the disk's copy or commit goes.
+pub fn has_mirror(xml: &str, target: &str) -> Result<bool> {
+    Ok(find_disk(&parse(xml)?, target).is_some_and(|disk| disk.get_child("mirror").is_some()))
+}
+
+fn find_disk<'a>(root: &'a Element, target: &str) -> Option<&'a Element> {
+    let devices = root.get_child("devices")?;
+    elements(devices, "disk").find(|disk| disk_target(disk) == Some(target))
+}
+
+/// Takes a disk out of the machine, or the medium out of a drive for removable media.
+pub fn leave_out(xml: &str, target: &str) -> Result<String> {
+    edit(xml, |root| {
+        let Some(devices) = root.get_mut_child("devices") else { return };
+        devices.children.retain_mut(|child| match child.as_mut_element() {
+            Some(disk) if disk.name == "disk" && disk_target(disk) == Some(target) => {
+                drop_children(disk, &["source", "backingStore"]);
+                matches!(attribute(disk, "device"), Some("cdrom" | "floppy"))
+            }
+            _ => true,
+        });
+    })
 }
 
 pub fn name(xml: &str) -> Result<String> {
@@ -141,6 +173,30 @@ pub fn rename_networks(xml: &str, names: &BTreeMap<String, String>) -> Result<St
     })
 }
 
+/// Gives a domain whose processor is of a model (or mode: `host-passthrough`, `host-model`) named on the left the one on
+/// the right. What the old one had beyond its model goes with it.
+pub fn rename_cpu(xml: &str, names: &BTreeMap<String, String>) -> Result<String> {
+    const MODES: [&str; 3] = ["host-passthrough", "host-model", "maximum"];
+    edit(xml, |root| {
+        let Some(cpu) = root.get_mut_child("cpu") else { return };
+        let mode = attribute(cpu, "mode").filter(|mode| MODES.contains(mode)).map(str::to_owned);
+        let Some(was) = mode.or_else(|| child_text(cpu, "model")) else { return };
+        let Some(name) = names.get(&was) else { return };
+        drop_children(cpu, &["model", "vendor", "feature"]);
+        // These belong to a model, or to a mode.
+        cpu.attributes.retain(|key, _| !matches!(key.as_str(), "match" | "check" | "migratable"));
+        if MODES.contains(&name.as_str()) {
+            cpu.attributes.insert("mode".into(), name.clone());
+        } else {
+            cpu.attributes.insert("mode".into(), "custom".into());
+            cpu.attributes.insert("match".into(), "exact".into());
+            let model = child_mut(cpu, "model");
+            model.attributes.insert("fallback".into(), "forbid".into());
+            model.children = vec![XMLNode::Text(name.clone())];
+        }
+    })
+}
+
 /// Points a domain with UEFI variables at the file that holds them; one without stays without.
 pub fn set_nvram(xml: &str, path: &Path) -> Result<String> {
     edit(xml, |root| {
@@ -171,7 +227,7 @@ pub fn for_test_copy(xml: &str, copy: &TestCopy) -> Result<String> {
         devices.children.retain(|child| child.as_element().is_none_or(may_be_copied));
         for device in devices.children.iter_mut().filter_map(XMLNode::as_mut_element) {
             match device.name.as_str() {
-                "interface" => replug(device, &copy.networks),
+                "interface" => replug(device, copy),
                 "serial" | "console" | "parallel" | "channel" => unshare_character_device(device, copy.vm),
                 "graphics" => {
                     let attributes = &mut device.attributes;
@@ -198,14 +254,16 @@ fn may_be_copied(device: &Element) -> bool {
     }
 }
 
-fn replug(interface: &mut Element, networks: &NetworkChoice) {
+fn replug(interface: &mut Element, copy: &TestCopy) {
     let source = interface.get_child("source");
     let was = source.and_then(|s| ["network", "bridge", "dev"].iter().find_map(|name| attribute(s, name)));
-    let network = match networks {
+    let mac = interface.get_child("mac").and_then(|mac| attribute(mac, "address"));
+    let own = mac.and_then(|mac| copy.adapters.get(&mac.to_ascii_lowercase()));
+    let network = own.cloned().or_else(|| match &copy.networks {
         NetworkChoice::Unplug => None,
         NetworkChoice::One(network) => Some(network.clone()),
         NetworkChoice::Map(map) => was.and_then(|was| map.get(was)).cloned(),
-    };
+    });
     let was_passed_through = matches!(attribute(interface, "type"), Some("hostdev" | "vdpa" | "vhostuser"));
     // These say how the old network reaches the card.
     drop_children(

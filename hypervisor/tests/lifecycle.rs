@@ -157,7 +157,10 @@ fn a_domain_lives_and_every_step_is_an_event() {
     assert_eq!(hypervisor.find(&vm.to_string()).unwrap(), Some(vm));
     assert_eq!(hypervisor.find("death").unwrap(), None);
     assert!(matches!(hypervisor.pause(vm), Err(Error::NotRunning { .. })));
+    let sketched = || hypervisor.sketch(vm).unwrap().map(|info| (info.state, info.autostart, info.vcpus));
+    assert_eq!(sketched(), Some((DomainState::ShutOff, false, 1)));
     hypervisor.start_paused(vm).unwrap();
+    assert_eq!(sketched(), Some((DomainState::Paused, false, 1)));
     assert_eq!(hypervisor.state(vm).unwrap(), Some(DomainState::Paused));
     hypervisor.resume(vm).unwrap();
     hypervisor.wait_for_state(vm, DomainState::Running, PATIENCE).unwrap();
@@ -166,6 +169,7 @@ fn a_domain_lives_and_every_step_is_an_event() {
     assert!(matches!(hypervisor.undefine(vm), Err(Error::StillThere { .. })));
     hypervisor.set_autostart(vm, true).unwrap();
     assert!(hypervisor.domain(vm).unwrap().unwrap().autostart);
+    assert_eq!(sketched(), Some((DomainState::Paused, true, 1)));
 
     let waiter = std::thread::spawn({
         let hypervisor = hypervisor.clone();
@@ -177,7 +181,11 @@ fn a_domain_lives_and_every_step_is_an_event() {
     let short = Duration::from_millis(50);
     let waited = hypervisor.wait_for_state(vm, DomainState::Running, short);
     assert!(matches!(waited, Err(Error::StateTimeout { .. })), "{waited:?}");
+    // What was read before is of no use for another definition, nor for none.
+    hypervisor.define(&domain_xml("life", vm, &[]).replace("<vcpu>1</vcpu>", "<vcpu>2</vcpu>")).unwrap();
+    assert_eq!(sketched(), Some((DomainState::ShutOff, true, 2)));
     hypervisor.undefine(vm).unwrap();
+    assert_eq!(sketched(), None);
     hypervisor.undefine(vm).unwrap();
     assert!(matches!(hypervisor.start(vm), Err(Error::NoSuchDomain { .. })));
 
@@ -203,6 +211,34 @@ fn a_start_right_after_a_stop_succeeds() {
         host.hypervisor().start_paused(vm).unwrap();
     }
     assert!(host.hypervisor().is_active(vm).unwrap());
+}
+
+#[test]
+fn the_sizes_of_disks_are_known_while_their_vm_ends() {
+    let host = Host::new();
+    let disks = ["one.qcow2", "two.qcow2"].map(|name| host.image(name));
+    let [one, two] = &disks;
+    let disks = [Disk { target: "vda", path: one.clone() }, Disk { target: "vdb", path: two.clone() }];
+    let hypervisor = host.hypervisor();
+    let vm = hypervisor.define(&domain_xml("ends", VmId::random(), &disks)).unwrap();
+    for round in 0..8 {
+        hypervisor.start_paused(vm).unwrap();
+        let looks = || {
+            while hypervisor.is_active(vm).unwrap() {
+                let info = hypervisor.outline(vm).unwrap().unwrap();
+                let sizes: Vec<u64> = info.disks.iter().map(|disk| disk.size_bytes).collect();
+                assert_eq!(sizes, [4 * MIB; 2], "round {round}");
+            }
+        };
+        std::thread::scope(|scope| {
+            let looking = [scope.spawn(looks), scope.spawn(looks)];
+            match round % 2 {
+                0 => drop(Command::new("kill").arg(host.pid("ends").to_string()).status().unwrap()),
+                _ => hypervisor.destroy(vm).unwrap(),
+            }
+            looking.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+    }
 }
 
 #[test]
@@ -316,6 +352,7 @@ fn a_test_copy_runs_beside_its_original() {
         name: "original - Test".into(),
         vm: VmId::random(),
         networks: NetworkChoice::Unplug,
+        adapters: [].into(),
         nvram: None,
     };
     let definition = host.hypervisor().xml(vm, true).unwrap();

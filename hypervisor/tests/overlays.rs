@@ -2,7 +2,7 @@
 
 mod support;
 
-use hypervisor::{BlockJobKind, Error, Overlay};
+use hypervisor::{BlockJobKind, Error, Overlay, image};
 use std::{
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -34,6 +34,18 @@ fn layers_below_the_active_one_are_committed_and_leave_the_chain() {
     hypervisor.commit_active(vm, "vda", Some(&base), |_| GO_ON).unwrap();
     assert!(holds(&base, 0x33, 2 * MIB, CLUSTER));
     assert_eq!(hypervisor.domain(vm).unwrap().unwrap().disks[0].path(), Some(base.as_path()));
+}
+
+#[test]
+fn an_image_is_open_as_long_as_a_qemu_has_it() {
+    let host = Host::new();
+    let base = host.image("base.qcow2");
+    assert!(!image::is_open(&base).unwrap());
+    let vm = host.run("open", &[disk("vda", &base)]);
+    assert!(image::is_open(&base).unwrap());
+    host.hypervisor().destroy(vm).unwrap();
+    assert!(!image::is_open(&base).unwrap());
+    assert!(image::is_open(&host.path("missing")).is_err());
 }
 
 #[test]
@@ -82,9 +94,33 @@ fn a_job_that_nobody_follows_any_more_is_found_and_ended() {
         catch_unwind(AssertUnwindSafe(|| hypervisor.commit_active(vm, "vda", None, |_| panic!("gone"))));
     assert!(left.is_err());
     assert_eq!(hypervisor.block_job(vm, "vda").unwrap().unwrap().kind, BlockJobKind::ActiveCommit);
-    assert!(hypervisor.commit_active(vm, "vda", None, |_| GO_ON).is_err(), "one job at a time");
+    assert!(hypervisor.commit_layers(vm, "vda", &overlay, &base, |_| GO_ON).is_err(), "one job at a time");
     assert!(hypervisor.abort_block_job(vm, "vda").unwrap());
     assert!(!hypervisor.abort_block_job(vm, "vda").unwrap());
     hypervisor.commit_active(vm, "vda", None, |_| GO_ON).unwrap();
     assert_eq!(hypervisor.domain(vm).unwrap().unwrap().disks[0].path(), Some(base.as_path()));
+}
+
+#[test]
+fn a_commit_that_nobody_follows_any_more_is_taken_up_and_the_definition_follows() {
+    let host = Host::new();
+    let base = host.image("base.qcow2");
+    let vm = host.run("left", &[disk("vda", &base)]);
+    let hypervisor = host.hypervisor();
+    let overlay = host.path("overlay.qcow2");
+    hypervisor.snapshot_external(vm, &[("vda", &overlay)], Overlay::Create).unwrap();
+    host.write(vm, 0, 0x44, 0, CLUSTER);
+    let left =
+        catch_unwind(AssertUnwindSafe(|| hypervisor.commit_active(vm, "vda", None, |_| panic!("gone"))));
+    assert!(left.is_err());
+    let stale = hypervisor.xml(vm, true).unwrap();
+    hypervisor.commit_active(vm, "vda", None, |_| GO_ON).unwrap();
+    assert!(holds(&base, 0x44, 0, CLUSTER));
+    assert_eq!(hypervisor.domain(vm).unwrap().unwrap().disks[0].path(), Some(base.as_path()));
+    // libvirt died before it had written the definition.
+    let named = |xml: &str| hypervisor::xml::disk_source(xml, "vda").unwrap().unwrap().0;
+    hypervisor.define(&stale).unwrap();
+    assert_eq!(named(&hypervisor.xml(vm, true).unwrap()), overlay);
+    hypervisor.define_after_commit(vm, "vda", &overlay).unwrap();
+    assert_eq!(named(&hypervisor.xml(vm, true).unwrap()), base);
 }

@@ -81,7 +81,13 @@ fn a_disk_moves_to_a_file_and_keeps_its_identity() {
 fn a_test_copy_shares_nothing_with_the_original() {
     let networks = NetworkChoice::Map([("br0".to_owned(), "test-net".to_owned())].into());
     let vm = VmId::random();
-    let copy = TestCopy { name: "web - Test".into(), vm, networks, nvram: Some("/n/copy.fd".into()) };
+    let copy = TestCopy {
+        name: "web - Test".into(),
+        vm,
+        networks,
+        adapters: BTreeMap::new(),
+        nvram: Some("/n/copy.fd".into()),
+    };
     let after = for_test_copy(DOMAIN, &copy).unwrap();
     let lines = outline(&after);
     let has = |line: &str| lines.iter().any(|l| l == line);
@@ -96,6 +102,16 @@ fn a_test_copy_shares_nothing_with_the_original() {
     assert!(has("/domain/devices/interface type=user"));
     assert!(has("/domain/devices/interface/link state=down"));
     assert!(has_part("/domain/devices/interface/mac address=00:16:3e:"));
+    let macs = BTreeMap::from([("52:54:00:aa:bb:cc".to_owned(), "lab".to_owned())]);
+    let card = "<interface type=\"bridge\"><mac address=\"52:54:00:AA:BB:CC\"/><source bridge=\"br0\"/></interface></devices>";
+    let with_own =
+        for_test_copy(&DOMAIN.replace("</devices>", card), &TestCopy { adapters: macs, ..copy.clone() });
+    let with_own = outline(&with_own.unwrap());
+    let count = |network: &str| {
+        let line = format!("/domain/devices/interface/source network={network}");
+        with_own.iter().filter(|own| **own == line).count()
+    };
+    assert_eq!((count("lab"), count("test-net")), (1, 1), "a card's own network comes before the map");
     assert!(has(&format!("/domain/devices/serial/source path=/log/web.{vm}")));
     assert!(has("/domain/devices/graphics autoport=yes listen=0.0.0.0 type=vnc"));
     for gone in
@@ -129,4 +145,33 @@ fn text_that_is_no_domain_is_refused() {
     assert!(matches!(set_name("<network/>", "x"), Err(Error::XmlUnexpected { .. })));
     assert!(matches!(set_name("<domain>", "x"), Err(Error::XmlSyntax { .. })));
     assert!(matches!(name("<domain/>"), Err(Error::XmlUnexpected { .. })));
+}
+
+#[test]
+fn a_processor_is_replaced_by_the_one_that_is_named_for_it() {
+    let with = |cpu: &str| DOMAIN.replace("<devices>", &format!("{cpu}<devices>"));
+    let names = [("Skylake-Server", "Broadwell"), ("host-passthrough", "host-model"), ("maximum", "qemu64")];
+    let names: BTreeMap<_, _> = names.into_iter().map(|(a, b)| (a.to_owned(), b.to_owned())).collect();
+    for (cpu, expected) in [
+        (
+            r#"<cpu mode="custom" match="exact" check="full"><model fallback="allow">Skylake-Server</model><vendor>Intel</vendor><topology sockets="1" cores="2" threads="1"/><feature policy="require" name="pku"/></cpu>"#,
+            vec!["+/domain/cpu match=exact mode=custom", "+/domain/cpu/model fallback=forbid Broadwell"],
+        ),
+        (
+            r#"<cpu mode="host-passthrough" check="none" migratable="on"/>"#,
+            vec!["+/domain/cpu mode=host-model"],
+        ),
+        (
+            r#"<cpu mode="maximum"/>"#,
+            vec!["+/domain/cpu match=exact mode=custom", "+/domain/cpu/model fallback=forbid qemu64"],
+        ),
+        (r#"<cpu mode="custom"><model>Other</model></cpu>"#, vec![]),
+        ("", vec![]),
+    ] {
+        let after = rename_cpu(&with(cpu), &names).unwrap();
+        let new: Vec<_> =
+            difference(&with(cpu), &after).into_iter().filter(|line| line.starts_with('+')).collect();
+        assert_eq!(new, expected, "{cpu}");
+        assert_eq!(after.contains("cores=\"2\""), cpu.contains("cores"), "the topology stays");
+    }
 }

@@ -6,7 +6,9 @@
 //! `cargo nextest run`.
 #![allow(dead_code)]
 
-use hypervisor::{Hypervisor, prepare_embedded_root};
+pub mod virsh;
+
+use hypervisor::{Hypervisor, image, prepare_embedded_root};
 use model::VmId;
 use std::{
     path::{Path, PathBuf},
@@ -125,6 +127,8 @@ impl Host {
         self.hypervisor().backup_begin(vm, since, new, &pairs).unwrap();
         let outcome = self.hypervisor().wait_backup(vm).unwrap();
         assert!(outcome.success, "{outcome:?}");
+        // libvirt reports the end before QEMU has closed them, and until then their tables are not whole.
+        eventually("closed", || spools.iter().all(|spool| !image::is_open(spool).unwrap()));
         spools
     }
 }
