@@ -2,47 +2,83 @@
 
 use crate::{
     Capture, Changed, ChangedSource, Disk, DiskFormat, Tracking,
-    error::{CaptureError, Result},
+    error::{CaptureError, Result, file_error},
     image::{Image, RUN_CLUSTERS},
     journal::Journal,
+    places::make_folder,
+    spool::remove_folder,
 };
-use model::{ClusterSet, DeltaId, Digest, DiskId, ZERO_CLUSTER, clusters::cluster_count, sums::SumsWriter};
+use model::{
+    ClusterSet, DeltaId, Digest, DiskId, ZERO_CLUSTER, clusters::cluster_count, durable, sums::SumsWriter,
+};
 use std::path::Path;
 
 /// Hashes of a digest read at once.
 const HASHES_AT_ONCE: u32 = 4096;
 
 impl Capture {
-    /// What the VM, which is off, wrote since `base`.
-    pub fn changed_since(&self, base: DeltaId) -> Result<Changed> {
+    /// Reads the disks of the VM, which is off, once: what was written since `base`, and beside it the digest of
+    /// what they hold now, which gets the tag `now`. The old digest stays until [`Self::keep_stock`].
+    pub fn take_stock(&self, base: Option<DeltaId>, now: DeltaId) -> Result<Changed> {
         self.require_off()?;
+        self.make_folders()?;
+        make_folder(&self.turn_folder(now))?;
         let journal = self.journal()?;
-        match self.changed_by_tracking(&journal, base) {
-            Ok(disks) => return Ok(Changed { disks, source: ChangedSource::Tracking }),
-            Err(CaptureError::NotTracked { why, .. }) => {
-                tracing::info!(vm = %self.vm, why, "reading the disks");
-            }
-            Err(error) => return Err(error),
-        }
+        let tracked = self.tracked_since(&journal, base)?;
+        let mut source = if tracked.is_some() { ChangedSource::Tracking } else { ChangedSource::Digest };
         let mut disks = vec![];
-        let mut source = ChangedSource::Digest;
-        for disk in &self.disks {
+        for (index, disk) in self.disks.iter().enumerate() {
             let image = self.present(&journal, disk)?;
-            let Some(digest) = self.digest_at(disk, Some(base))? else {
+            let known = self.digest_at(disk, base)?;
+            let mut changed =
+                tracked.as_ref().map_or_else(ClusterSet::new, |tracked| tracked[index].1.clone());
+            if tracked.is_none() && known.is_none() {
                 source = ChangedSource::Everything;
-                break;
-            };
-            disks.push((disk.disk, differing(&image, &digest)?));
-        }
-        if source == ChangedSource::Everything {
-            disks.clear();
-            for disk in &self.disks {
-                let mut all = ClusterSet::new();
-                all.insert_run(0, cluster_count(self.present(&journal, disk)?.size_bytes()));
-                disks.push((disk.disk, all));
+                changed.insert_run(0, cluster_count(image.size_bytes()));
             }
+            let mut present = Digest::create(&self.new_digest_path(now, disk.disk), image.size_bytes())?;
+            read_hashes(&image, &mut present, known.as_ref(), &mut changed)?;
+            present.set_state(Some(now))?;
+            disks.push((disk.disk, changed));
         }
         Ok(Changed { disks, source })
+    }
+
+    /// Puts the digests of [`Self::take_stock`] in the place of the old ones. Where a restart has swept them, the
+    /// disks are read again.
+    pub fn keep_stock(&self, now: DeltaId) -> Result<()> {
+        self.require_off()?;
+        let journal = self.journal()?;
+        for disk in &self.disks {
+            let (new, path) = (self.new_digest_path(now, disk.disk), self.digest_path(disk.disk));
+            if Digest::open(&new)?.is_some_and(|digest| digest.state() == Some(now)) {
+                durable::rename(&new, &path).map_err(file_error("rename", &new))?;
+            } else if self.digest_at(disk, Some(now))?.is_none() {
+                let image = self.present(&journal, disk)?;
+                // The old content goes with the first hash, and with it the old tag.
+                let mut digest = Digest::create(&path, image.size_bytes())?;
+                read_hashes(&image, &mut digest, None, &mut ClusterSet::new())?;
+                digest.set_state(Some(now))?;
+            }
+        }
+        remove_folder(&self.turn_folder(now))
+    }
+
+    /// `None`: nothing tells but the disks themselves.
+    fn tracked_since(
+        &self,
+        journal: &Journal,
+        base: Option<DeltaId>,
+    ) -> Result<Option<Vec<(DiskId, ClusterSet)>>> {
+        let Some(base) = base else { return Ok(None) };
+        match self.changed_by_tracking(journal, base) {
+            Ok(disks) => Ok(Some(disks)),
+            Err(CaptureError::NotTracked { why, .. }) => {
+                tracing::info!(vm = %self.vm, why, "comparing the disks with the digest");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn changed_by_tracking(&self, journal: &Journal, base: DeltaId) -> Result<Vec<(DiskId, ClusterSet)>> {
@@ -60,27 +96,6 @@ impl Capture {
                 self.disks.iter().map(|disk| Ok((disk.disk, journal.touched(disk.disk)?))).collect()
             }
         }
-    }
-
-    /// Brings the digest up to the present content of the disks of a VM that is off, and tags it `delta`.
-    pub fn rehash(&self, delta: DeltaId) -> Result<()> {
-        self.require_off()?;
-        self.make_folders()?;
-        let journal = self.journal()?;
-        for disk in &self.disks {
-            let image = self.present(&journal, disk)?;
-            let size_bytes = image.size_bytes();
-            // The old content goes with the first hash, and with it the old tag.
-            let mut digest = Digest::create(&self.digest_path(disk.disk), size_bytes)?;
-            for_each_run(&image, |first, hashes| {
-                if hashes.iter().any(|hash| *hash != ZERO_CLUSTER) {
-                    digest.write(first, hashes)?;
-                }
-                Ok(())
-            })?;
-            digest.set_state(Some(delta))?;
-        }
-        Ok(())
     }
 
     /// Writes the digest of `disk` as sums: its clusters that are not zero.
@@ -118,26 +133,28 @@ impl Capture {
     }
 }
 
-/// The clusters whose content is not what the digest says. What a shrunk disk lost is not listed.
-fn differing(image: &Image, digest: &Digest) -> Result<ClusterSet> {
-    let mut changed = ClusterSet::new();
-    for_each_run(image, |first, hashes| {
-        let known = digest.read(first, u32::try_from(hashes.len()).expect("a short run"))?;
-        for ((cluster, hash), known) in (first..).zip(hashes).zip(known) {
-            if *hash != known {
-                changed.insert(cluster);
-            }
-        }
-        Ok(())
-    })?;
-    Ok(changed)
-}
-
-fn for_each_run(image: &Image, mut each: impl FnMut(u32, &[model::ClusterHash]) -> Result<()>) -> Result<()> {
+/// Hashes an image into `present`, and adds to `changed` the clusters whose content is not what `known` says. What
+/// a shrunk disk lost is not listed.
+fn read_hashes(
+    image: &Image,
+    present: &mut Digest,
+    known: Option<&Digest>,
+    changed: &mut ClusterSet,
+) -> Result<()> {
     let (mut first, end) = (0, cluster_count(image.size_bytes()));
     while first < end {
         let count = RUN_CLUSTERS.min(end - first);
-        each(first, &image.hashes(first, count, image.size_bytes())?)?;
+        let hashes = image.hashes(first, count, image.size_bytes())?;
+        if hashes.iter().any(|hash| *hash != ZERO_CLUSTER) {
+            present.write(first, &hashes)?;
+        }
+        if let Some(known) = known {
+            for ((cluster, hash), known) in (first..).zip(&hashes).zip(known.read(first, count)?) {
+                if *hash != known {
+                    changed.insert(cluster);
+                }
+            }
+        }
         first += count;
     }
     Ok(())

@@ -2,15 +2,15 @@
 //! journalled before it is given.
 
 use crate::{
-    Capture, Consistency, Cut, Disk, DiskFormat, Prepared, PreparedDisk, Tracking,
+    Capture, Consistency, Cut, Disk, DiskFormat, Prepared, PreparedDisk, Tracking, bitmap,
     error::{CaptureError, Result, file_error},
     image::{Image, runs},
     journal::{Hashes, Journal, Kind, OverlaySet, Stage, Turn, TurnDisk},
-    places::make_folder,
+    places::{checkpoint_name, make_folder},
     spool::remove_folder,
 };
 use hypervisor::DomainInfo;
-use model::{AttemptId, ClusterSet, DeltaId, Digest, ZERO_CLUSTER, durable, sums::SumsWriter};
+use model::{AttemptId, ClusterSet, DeltaId, Digest, Repaired, ZERO_CLUSTER, durable, sums::SumsWriter};
 use std::{fs, path::Path};
 
 /// What making the cut found out.
@@ -38,12 +38,15 @@ impl Capture {
                 return Err(CaptureError::TurnPending { pending: turn.delta });
             }
             Some(turn) if turn.stage != Stage::Begun => return self.answer(turn),
-            Some(_) => self.take_back(&mut journal)?,
-            None => {}
+            _ => {}
         }
-        self.make_folders()?;
         // What an image cannot hold was refused when tracking began, and it changes no more.
         let domain = if matches!(how, Cut::Incremental) { self.outline()? } else { self.domain()? };
+        self.refuse_away()?;
+        if journal.turn.is_some() {
+            self.take_back(&mut journal)?;
+        }
+        self.make_folders()?;
         self.refuse_uncapturable(&domain)?;
         let turn = self.plan(&journal, &domain, delta, base, &how)?;
         make_folder(&self.turn_folder(delta))?;
@@ -53,10 +56,10 @@ impl Capture {
         let result = self.make(&mut journal, turn, consistency, &domain);
         match result {
             Err(error) if !matches!(error, CaptureError::Stopped { .. }) => {
-                if journal.turn.is_some() {
-                    self.take_back(&mut journal)?;
+                // What cannot be taken back now, as while libvirt is away, is when the cut is tried again.
+                if journal.turn.is_none() || self.take_back(&mut journal).is_ok() {
+                    remove_folder(&self.turn_folder(delta))?;
                 }
-                remove_folder(&self.turn_folder(delta))?;
                 Err(error)
             }
             result => result,
@@ -71,8 +74,13 @@ impl Capture {
         domain: &DomainInfo,
     ) -> Result<Prepared> {
         let live = self.is_live()?;
+        if !live {
+            self.refuse_away()?;
+        }
         let spools_live = turn.kind == Kind::Incremental && turn.tracking == Tracking::Bitmap && live;
-        let dirty_bytes = if spools_live { self.require_live_room(&turn)? } else { 0 };
+        // Kept until the delta is in the spool.
+        let room = if spools_live { Some(self.require_live_room(&turn)?) } else { None };
+        let dirty_bytes = room.as_ref().map_or(0, |room| room.delta_bytes);
         journal.turn = Some(turn.clone());
         self.save(journal)?;
         self.fault.at("begun")?;
@@ -86,6 +94,7 @@ impl Capture {
             (Tracking::RollingOverlay, _, true) => self.roll_live(&turn, consistency)?,
             (Tracking::RollingOverlay, _, false) => self.roll_offline(&turn)?,
         };
+        drop(room);
         self.fault.at("cut")?;
         let prepared = self.prepare(journal, &turn, moment, domain)?;
         let mut ready = turn;
@@ -113,9 +122,10 @@ impl Capture {
         let kind = match how {
             Cut::Incremental => Kind::Incremental,
             Cut::Full => Kind::Full,
-            Cut::Compare { .. } => Kind::Compare,
+            Cut::Compare { .. } | Cut::Scrub => Kind::Compare,
         };
-        if kind == Kind::Incremental {
+        let scrubs = matches!(how, Cut::Scrub);
+        if kind == Kind::Incremental || scrubs {
             self.require_tracked(journal, base, delta)?;
             // Overlays record what comes after them: without one, nobody recorded what came since.
             if tracking == Tracking::RollingOverlay && journal.overlays.is_empty() {
@@ -144,7 +154,7 @@ impl Capture {
                 read_format,
                 alone: spooled,
                 overlay: (!spooled).then(|| self.overlay_path(attempt, disk)),
-                hashes: self.hashes(disk, kind, base, own_allocation)?,
+                hashes: if scrubs { Hashes::Replace } else { self.hashes(disk, kind, base, own_allocation)? },
             });
         }
         Ok(Turn {
@@ -157,6 +167,8 @@ impl Capture {
             disks,
             prepared: None,
             own_allocation,
+            scrubs,
+            repaired: Repaired::default(),
         })
     }
 
@@ -253,6 +265,9 @@ impl Capture {
             let why = format!("{} bytes were dirty, the spool holds {touched} clusters", moment.dirty_bytes);
             return Err(CaptureError::BackupFailed { delta: turn.delta, why });
         }
+        if turn.scrubs {
+            self.save_written(journal, turn)?;
+        }
         let small_files = self.save_small_files(turn.delta, domain)?;
         let folder = self.turn_folder(turn.delta);
         durable::sync_parent(&folder.join("x")).map_err(file_error("sync", &folder))?;
@@ -270,6 +285,26 @@ impl Capture {
             needs_peer_hashes: turn.kind == Kind::Compare
                 && turn.disks.iter().any(|disk| matches!(disk.hashes, Hashes::Replace | Hashes::Patch)),
         })
+    }
+
+    /// Notes what was written between the base of a scrub and its cut: it differs rightly.
+    fn save_written(&self, journal: &Journal, turn: &Turn) -> Result<()> {
+        let base = turn.base.ok_or(CaptureError::UnknownDelta { delta: turn.delta })?;
+        for disk in &turn.disks {
+            let written = match turn.tracking {
+                Tracking::Bitmap => {
+                    let name = checkpoint_name(base);
+                    bitmap::marked(&disk.read, &name, disk.size_bytes)?.ok_or_else(|| {
+                        let why = format!("disk {}: the bitmap {name} is not to be had", disk.disk);
+                        CaptureError::NotTracked { base, why }
+                    })?
+                }
+                Tracking::RollingOverlay => journal.touched(disk.disk)?,
+            };
+            let path = self.written_path(turn.delta, disk.disk);
+            durable::replace_file(&path, &written.to_bytes()).map_err(file_error("write", &path))?;
+        }
+        Ok(())
     }
 
     /// Hashes what the delta holds of a disk and lists what the peer has not; (data, zero) clusters. Adds

@@ -62,6 +62,9 @@ pub enum CaptureError {
     Shrunk { disk: DiskId, before_bytes: u64, now_bytes: u64 },
     #[error("the backup job of delta {delta} failed: {why}")]
     BackupFailed { delta: DeltaId, why: String },
+    /// What its images hold, and what their bitmaps say, is in somebody else's hands.
+    #[error("vm {vm} is not here now: {why}. Replication goes on when it runs here again")]
+    Away { vm: VmId, why: String },
     #[error("vm {vm} is running: this needs it shut off")]
     Running { vm: VmId },
     #[error("vm {vm} is shut off: this needs it running")]

@@ -6,14 +6,14 @@ use crate::{
     image::Image,
     journal::{Hashes, Journal, Kind, Stage, Turn, TurnDisk},
     places::{CHECKPOINT_PREFIX, checkpoint_name},
-    reader::{Manifest, Reader, Record, Reference, Scan, Source, Window},
+    reader::{Finish, Manifest, Reader, Record, Reference, Scan, Scrub, Source, Window},
 };
 use hypervisor::image as images;
 use model::{
-    ClusterHash, ClusterSet, DeltaId, Digest, durable,
+    ClusterHash, ClusterSet, DeltaId, Digest, Repaired, durable,
     sums::{SumsReader, SumsWriter},
 };
-use std::{collections::VecDeque, fs, io};
+use std::{collections::VecDeque, fs, io, path::Path};
 
 /// Hashes written to a digest at once.
 const HASHES_AT_ONCE: usize = 4096;
@@ -31,8 +31,8 @@ impl Capture {
         }
         let capture = self.clone();
         let finish = (turn.kind != Kind::Incremental)
-            .then(|| Box::new(move || capture.mark_read(delta)) as Box<dyn FnOnce() -> Result<()> + Send>);
-        Ok(Reader { delta, disks, peer, finish, queue: VecDeque::new() })
+            .then(|| Box::new(move |repaired| capture.mark_read(delta, repaired)) as Finish);
+        Ok(Reader { delta, disks, peer, finish, repaired: Repaired::default(), queue: VecDeque::new() })
     }
 
     fn disk_source(&self, turn: &Turn, index: u16, disk: &TurnDisk, has_peer: bool) -> Result<Source> {
@@ -68,16 +68,22 @@ impl Capture {
             reference,
             record,
             window: Window::default(),
+            scrub: if turn.scrubs { Some(self.scrub(turn, disk)?) } else { None },
         }))
+    }
+
+    fn scrub(&self, turn: &Turn, disk: &TurnDisk) -> Result<Scrub> {
+        let path = self.written_path(turn.delta, disk.disk);
+        let bytes = fs::read(&path).map_err(file_error("read", &path))?;
+        let sent = self.digest_at(self.disk(disk.disk)?, turn.base)?;
+        Ok(Scrub { written: cluster_set(&path, &bytes)?, sent, repaired: Repaired::default() })
     }
 
     fn candidates(&self, turn: &Turn, disk: &TurnDisk) -> Result<Option<ClusterSet>> {
         let path = self.candidates_path(turn.delta, disk.disk);
-        let damaged = || io::Error::other("the cluster set is cut short");
         match fs::read(&path) {
             Ok(bytes) => {
-                let set = ClusterSet::from_bytes(&bytes);
-                let mut set = set.ok_or_else(|| file_error("read", &path)(damaged()))?;
+                let mut set = cluster_set(&path, &bytes)?;
                 if turn.own_allocation && disk.read_format == DiskFormat::Qcow2 {
                     set.union(&Image::open_alone(&disk.read)?.touched()?);
                 }
@@ -88,12 +94,18 @@ impl Capture {
         }
     }
 
-    fn mark_read(&self, delta: DeltaId) -> Result<()> {
+    /// What a scrub whose delta was read to its end sends although nothing was recorded as written.
+    pub fn repaired(&self, delta: DeltaId) -> Result<Repaired> {
+        Ok(self.journal()?.turn(delta).map(|turn| turn.repaired).unwrap_or_default())
+    }
+
+    fn mark_read(&self, delta: DeltaId, repaired: Repaired) -> Result<()> {
         let folder = self.turn_folder(delta);
         durable::sync_parent(&folder.join("x")).map_err(file_error("sync", &folder))?;
         let mut journal = self.journal()?;
         if let Some(turn) = journal.turn.as_mut().filter(|turn| turn.delta == delta) {
             turn.stage = Stage::Read;
+            turn.repaired = repaired;
         }
         self.save(&journal)
     }
@@ -111,6 +123,7 @@ impl Capture {
         if turn.stage != Stage::Read {
             return Err(CaptureError::NotRead { delta });
         }
+        self.refuse_away()?;
         for disk in &turn.disks {
             self.settle_digest(&turn, disk)?;
         }
@@ -180,6 +193,7 @@ impl Capture {
     /// Undoes the turn, as far as it got.
     pub(crate) fn take_back(&self, journal: &mut Journal) -> Result<()> {
         let Some(turn) = journal.turn.clone() else { return Ok(()) };
+        self.refuse_away()?;
         if self.is_live()? && self.hypervisor.abort_backup(self.vm)? {
             let outcome = self.hypervisor.wait_backup(self.vm);
             tracing::info!(vm = %self.vm, ?outcome, "aborted the backup of a turn that is given up");
@@ -228,4 +242,9 @@ impl Capture {
         }
         Ok(())
     }
+}
+
+fn cluster_set(path: &Path, bytes: &[u8]) -> Result<ClusterSet> {
+    let damaged = || file_error("read", path)(io::Error::other("the cluster set is cut short"));
+    ClusterSet::from_bytes(bytes).ok_or_else(damaged)
 }

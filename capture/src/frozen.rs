@@ -62,7 +62,8 @@ impl Capture {
         turn: &Turn,
         dress: impl Fn(&Path, &Path) -> Result<()>,
     ) -> Result<()> {
-        let mut text = self.hypervisor.xml(self.vm, true)?;
+        let before = self.hypervisor.xml(self.vm, true)?;
+        let mut text = before.clone();
         for ((target, overlay), disk) in self.overlays(turn)?.into_iter().zip(&turn.disks) {
             make_parent(overlay)?;
             spool::remove(overlay)?;
@@ -76,6 +77,17 @@ impl Capture {
             return Err(CaptureError::Running { vm: self.vm });
         }
         self.hypervisor.define(&text)?;
+        // It may have started between the look and the definition, on the disks that are to stand still.
+        if self.is_live()? {
+            let domain = self.domain()?;
+            let stands = |(target, overlay): &(&str, &Path)| {
+                domain.disks.iter().any(|disk| disk.target == *target && disk.path() == Some(*overlay))
+            };
+            if !self.overlays(turn)?.iter().all(stands) {
+                self.hypervisor.define(&before)?;
+                return Err(CaptureError::Running { vm: self.vm });
+            }
+        }
         Ok(())
     }
 
@@ -104,8 +116,6 @@ impl Capture {
         }
         if live {
             for (disk, overlay) in standing {
-                // A job that an earlier process left is followed by nobody: begin again.
-                self.hypervisor.abort_block_job(self.vm, &disk.target)?;
                 self.hypervisor
                     .commit_active(self.vm, &disk.target, Some(&disk.path), |_| ControlFlow::Continue(()))?;
                 self.fault.at("one overlay committed")?;
@@ -122,7 +132,16 @@ impl Capture {
             self.hypervisor.define(&text)?;
         }
         self.fault.at("overlays committed")?;
-        for overlay in turn.disks.iter().filter_map(|disk| disk.overlay.as_ref()) {
+        self.require_free(turn.disks.iter().filter_map(|entry| entry.overlay.as_ref()))?;
+        for (disk, entry) in self.disks.iter().zip(&turn.disks) {
+            let Some(overlay) = &entry.overlay else { continue };
+            if live {
+                self.hypervisor.define_after_commit(self.vm, &disk.target, overlay)?;
+            }
+            // Whatever libvirt says of it: a file that QEMU has open may hold what the guest wrote.
+            if overlay.exists() {
+                tools::wait_closed(overlay)?;
+            }
             spool::remove(overlay)?;
         }
         Ok(())

@@ -18,7 +18,7 @@ use crate::{
     image::Image,
     turn::{DiskFormat, Prepared, Tracking},
 };
-use model::{AttemptId, ClusterSet, DeltaId, DiskId, durable};
+use model::{AttemptId, ClusterSet, DeltaId, DiskId, Repaired, durable};
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
@@ -61,6 +61,12 @@ pub struct Turn {
     /// What a disk's topmost file itself holds is compared, too.
     #[serde(default)]
     pub own_allocation: bool,
+    /// Nothing that is known of the disks is believed.
+    #[serde(default)]
+    pub scrubs: bool,
+    /// What a scrub found, from [`Stage::Read`] on.
+    #[serde(default)]
+    pub repaired: Repaired,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

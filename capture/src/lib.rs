@@ -10,11 +10,13 @@
 //! It knows libvirt through `hypervisor`, QEMU's image tools and image files; it knows no network and no
 //! relationship. All calls block.
 
+mod bitmap;
 mod changed;
 mod cut;
 mod error;
 mod fault;
 mod finish;
+mod freeze;
 mod frozen;
 mod image;
 mod journal;

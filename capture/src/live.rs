@@ -6,21 +6,27 @@ use crate::{
     error::{CaptureError, Result},
     journal::Turn,
     places::checkpoint_name,
-    spool, tools,
+    spool::{self, Room},
+    tools,
 };
 use model::DeltaId;
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 impl Capture {
     /// Asks the base's checkpoint for the delta's size before anything is begun, and requires room for it.
-    pub(crate) fn require_live_room(&self, turn: &Turn) -> Result<u64> {
+    pub(crate) fn require_live_room(&self, turn: &Turn) -> Result<Room> {
         let base = base(turn)?;
-        let size = self
-            .hypervisor
-            .checkpoint_size(self.vm, &checkpoint_name(base))
-            .map_err(|error| not_tracked(base, error))?;
-        spool::require_room(&self.spool_folder(), size.total_bytes, self.limits)?;
-        Ok(size.total_bytes)
+        let size = || self.hypervisor.checkpoint_size(self.vm, &checkpoint_name(base));
+        let size = match size() {
+            // Who undefines a VM, as a live migration may, loses libvirt's list; the images keep the bitmaps.
+            Err(hypervisor::Error::NoSuchCheckpoint { .. }) => match self.checkpoint_live(base)? {
+                Some(why) => return Err(CaptureError::NotTracked { base, why }),
+                None => size(),
+            },
+            size => size,
+        };
+        let size = size.map_err(|error| not_tracked(base, error))?;
+        spool::require_room(&self.spool_folder(), size.total_bytes, self.limits)
     }
 
     pub(crate) fn back_up_live(&self, turn: &Turn, consistency: Consistency) -> Result<Moment> {
@@ -43,37 +49,6 @@ impl Capture {
         }
         paths.iter().try_for_each(|path| tools::wait_closed(path))?;
         Ok(moment)
-    }
-
-    /// Runs `begin` with the guest's file systems frozen if that is asked for and works. The guest is thawed
-    /// whatever happens.
-    pub(crate) fn consistently(
-        &self,
-        consistency: Consistency,
-        begin: impl FnOnce() -> Result<()>,
-    ) -> Result<Moment> {
-        let frozen = match consistency {
-            Consistency::Crash => None,
-            Consistency::Application { freeze_timeout_s } => {
-                let timeout = Duration::from_secs(freeze_timeout_s.into());
-                Some(self.hypervisor.freeze(self.vm, timeout).map(drop).map_err(|error| describe(&error)))
-            }
-        };
-        let begun = begin();
-        let cut_at_ms = (self.clock)();
-        let mut application_consistent = frozen;
-        if let Some(Ok(())) = application_consistent {
-            // A guest that thawed itself meanwhile (Windows does after ten seconds) was not frozen at the cut.
-            match self.hypervisor.thaw(self.vm) {
-                Ok(0) => application_consistent = Some(Err("the guest had thawed by itself".into())),
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(vm = %self.vm, error = describe(&error), "cannot thaw the guest");
-                    application_consistent = Some(Err(describe(&error)));
-                }
-            }
-        }
-        begun.map(|()| Moment { cut_at_ms, application_consistent, dirty_bytes: 0 })
     }
 }
 

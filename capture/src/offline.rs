@@ -51,7 +51,7 @@ impl Capture {
         }
         let mut daemon = StorageDaemon::start(&self.nodes(targets), &self.storage_daemon_pid_path())?;
         let dirty_bytes = self.dirty_bytes(&mut daemon, base)?;
-        spool::require_room(&self.spool_folder(), dirty_bytes, self.limits)?;
+        let _room = spool::require_room(&self.spool_folder(), dirty_bytes, self.limits)?;
         let mut actions = vec![];
         for index in 0..self.disks.len() {
             if let Some(new) = new {

@@ -60,6 +60,11 @@ impl Capture {
         self.turn_folder(delta).join(format!("{disk}.candidates"))
     }
 
+    /// What was written since the base of a scrub.
+    pub(crate) fn written_path(&self, delta: DeltaId, disk: DiskId) -> PathBuf {
+        self.turn_folder(delta).join(format!("{disk}.written"))
+    }
+
     pub(crate) fn spool_path(&self, attempt: AttemptId, disk: DiskId) -> PathBuf {
         self.spool_folder().join(format!("{attempt}-{disk}.qcow2"))
     }
@@ -113,6 +118,26 @@ impl Capture {
         Ok(self.hypervisor.is_active(self.vm)?)
     }
 
+    /// Refuses a VM that is off on this host alone: nothing of it may be read as its state, or be changed. One that
+    /// is not defined is no business of libvirt's.
+    pub(crate) fn refuse_away(&self) -> Result<()> {
+        if self.is_live()? {
+            return Ok(());
+        }
+        let away = |why| Err(CaptureError::Away { vm: self.vm, why });
+        let Some(domain) = self.hypervisor.sketch(self.vm)? else { return Ok(()) };
+        if domain.state == hypervisor::DomainState::Migrated {
+            return away("it was migrated to another host".into());
+        }
+        for disk in &self.disks {
+            let Ok(path) = self.source(&domain, disk) else { continue };
+            if hypervisor::image::is_open(path).map_err(file_error("open", path))? {
+                return away(format!("it is off, and another program or host has {} open", path.display()));
+            }
+        }
+        Ok(())
+    }
+
     /// The file that a disk of the domain stands on now.
     pub(crate) fn source<'a>(&self, domain: &'a DomainInfo, disk: &Disk) -> Result<&'a Path> {
         self.info(domain, disk)?.path().ok_or_else(|| CaptureError::DiskMoved {
@@ -140,6 +165,27 @@ impl Capture {
             expected: expected.to_owned(),
             found: found.display().to_string(),
         })
+    }
+
+    /// Refuses to forget overlays on which a disk of the VM stands: something else may have put an image on top of them.
+    pub(crate) fn require_free<'a>(&self, overlays: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
+        let overlays: Vec<&PathBuf> = overlays.into_iter().collect();
+        let domain = self.domain()?;
+        for disk in &domain.disks {
+            let below = disk.backing_chain.iter().map(|layer| layer.path.as_path());
+            let standing =
+                disk.path().into_iter().chain(below).find(|path| overlays.iter().any(|it| it == path));
+            if let Some(overlay) = standing {
+                let top = disk.path().unwrap_or(overlay).display();
+                return Err(CaptureError::DiskMoved {
+                    vm: self.vm,
+                    target: disk.target.clone(),
+                    expected: overlay.to_owned(),
+                    found: format!("{top}, which stands on that overlay"),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The domain's inactive XML with the disks' own paths: what the peer is to define one day.

@@ -8,7 +8,8 @@ use crate::{
     turn::PeerHashes,
 };
 use model::{
-    CLUSTER_BYTES, Chunk, ChunkContent, ClusterHash, ClusterSet, DeltaId, Digest, DiskId, ZERO_CLUSTER,
+    CLUSTER_BYTES, Chunk, ChunkContent, ClusterHash, ClusterSet, DeltaId, Digest, DiskId, Repaired,
+    ZERO_CLUSTER,
     clusters::cluster_count,
     sums::{SumsReader, SumsWriter},
 };
@@ -26,9 +27,13 @@ pub struct Reader {
     pub(crate) disks: VecDeque<Source>,
     pub(crate) peer: Option<PeerHashes>,
     /// Runs once all disks are read, before `None` is returned.
-    pub(crate) finish: Option<Box<dyn FnOnce() -> Result<()> + Send>>,
+    pub(crate) finish: Option<Finish>,
+    /// Of the disks that are read.
+    pub(crate) repaired: Repaired,
     pub(crate) queue: VecDeque<Chunk>,
 }
+
+pub(crate) type Finish = Box<dyn FnOnce(Repaired) -> Result<()> + Send>;
 
 pub(crate) enum Source {
     Manifest(Manifest),
@@ -54,6 +59,16 @@ pub(crate) struct Scan {
     pub reference: Reference,
     pub record: Record,
     pub window: Window,
+    pub scrub: Option<Scrub>,
+}
+
+/// Tells what differs although nobody wrote it.
+pub(crate) struct Scrub {
+    /// Since the base.
+    pub written: ClusterSet,
+    /// The digest of the base, where there is one.
+    pub sent: Option<Digest>,
+    pub repaired: Repaired,
 }
 
 pub(crate) enum Reference {
@@ -88,7 +103,8 @@ impl Iterator for Reader {
             }
             let step = match self.disks.front_mut() {
                 None => {
-                    return self.finish.take().and_then(|finish| finish().err().map(Err));
+                    let repaired = self.repaired;
+                    return self.finish.take().and_then(|finish| finish(repaired).err().map(Err));
                 }
                 Some(Source::Manifest(manifest)) => manifest.step(&mut self.queue),
                 Some(Source::Scan(scan)) => scan.step(self.delta, &mut self.peer, &mut self.queue),
@@ -96,7 +112,9 @@ impl Iterator for Reader {
             match step {
                 Ok(true) => {}
                 Ok(false) => {
-                    self.disks.pop_front();
+                    if let Some(Source::Scan(Scan { scrub: Some(scrub), .. })) = self.disks.pop_front() {
+                        self.repaired.add(scrub.repaired);
+                    }
                 }
                 Err(error) => {
                     self.disks.clear();
@@ -193,6 +211,9 @@ impl Scan {
         if hash == self.window.hashes[(cluster - self.window.first) as usize] {
             return Ok(Sends::Nothing);
         }
+        if let Some(scrub) = &mut self.scrub {
+            scrub.note(cluster, hash)?;
+        }
         if let Record::Sums(Some(sums)) = &mut self.record {
             sums.push(cluster, hash)?;
         }
@@ -239,6 +260,26 @@ impl Scan {
                     sums.finish()?;
                 }
             }
+        }
+        Ok(())
+    }
+}
+
+impl Scrub {
+    /// The cluster has this content here, and another one over there.
+    fn note(&mut self, cluster: u32, hash: ClusterHash) -> Result<()> {
+        if self.written.contains(cluster) {
+            return Ok(());
+        }
+        let as_sent = match &self.sent {
+            Some(sent) if cluster < sent.clusters() => sent.read(cluster, 1)?.first() == Some(&hash),
+            Some(_) => hash == ZERO_CLUSTER,
+            None => true,
+        };
+        if as_sent {
+            self.repaired.damaged_on_replica += 1;
+        } else {
+            self.repaired.changed_on_primary += 1;
         }
         Ok(())
     }

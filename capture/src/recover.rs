@@ -10,13 +10,15 @@ use crate::{
     qsd,
 };
 use hypervisor::{checkpoint_record, image as images};
-use model::{DeltaId, Digest};
+use model::DeltaId;
 
 impl Capture {
     /// After the daemon's or the VM's restart. `acknowledged`: the latest delta that the peer has on disk.
+    /// [`crate::CaptureError::Away`] if the VM may run on another host: nothing was touched then.
     pub fn recover(&self, acknowledged: Option<DeltaId>) -> Result<Recovered> {
         self.make_folders()?;
         qsd::end_orphan(&self.storage_daemon_pid_path())?;
+        self.refuse_away()?;
         let mut journal = self.journal()?;
         if let Some(turn) = &journal.turn
             && turn.stage == Stage::Read
@@ -84,7 +86,7 @@ impl Capture {
     }
 
     /// Makes a checkpoint of a running VM usable, or deletes it and says why it is lost.
-    fn checkpoint_live(&self, delta: DeltaId) -> Result<Option<String>> {
+    pub(crate) fn checkpoint_live(&self, delta: DeltaId) -> Result<Option<String>> {
         let name = checkpoint_name(delta);
         let usable = match self.hypervisor.checkpoint_size(self.vm, &name) {
             Ok(_) => return Ok(None),
@@ -95,6 +97,10 @@ impl Capture {
             Err(error) => Err(error),
         };
         let Err(error) = usable else { return Ok(None) };
+        // A VM that is just being migrated to this host lets nobody look, for as long as that takes.
+        if error.is_timeout() {
+            return Err(error.into());
+        }
         self.drop_checkpoint(&name)?;
         Ok(Some(describe(&error)))
     }
@@ -117,7 +123,7 @@ impl Capture {
     }
 
     /// Removes bitmaps of ours that no checkpoint needs, and inconsistent ones: they would break a migration.
-    fn sweep_bitmaps(&self, keep: &[String]) -> Result<()> {
+    pub(crate) fn sweep_bitmaps(&self, keep: &[String]) -> Result<()> {
         for disk in &self.disks {
             for bitmap in images::bitmaps(&disk.path)? {
                 if bitmap.name.starts_with(CHECKPOINT_PREFIX)
@@ -141,15 +147,5 @@ impl Capture {
             }
         }
         Ok(None)
-    }
-
-    /// The state that all digests describe.
-    pub fn digest_state(&self) -> Result<Option<DeltaId>> {
-        let mut states = vec![];
-        for disk in &self.disks {
-            states.push(Digest::open(&self.digest_path(disk.disk))?.and_then(|digest| digest.state()));
-        }
-        let first = states.first().copied().flatten();
-        Ok(first.filter(|_| states.iter().all(|state| *state == first)))
     }
 }

@@ -36,6 +36,7 @@ impl Capture {
         let Some(top) = below.last() else { return Ok(()) };
         self.commit_sets(top, &active)?;
         self.fault.at("pile committed")?;
+        self.require_free(below.iter().flat_map(|set| &set.disks).map(|(_, path)| path))?;
         journal.overlays = vec![active];
         self.save(journal)?;
         for path in below.iter().flat_map(|set| &set.disks) {
@@ -105,9 +106,9 @@ impl Capture {
                 continue;
             }
             if live {
-                self.hypervisor.abort_block_job(self.vm, &disk.target)?;
                 let go_on = |_| ControlFlow::Continue(());
                 self.hypervisor.commit_active(self.vm, &disk.target, Some(&disk.path), go_on)?;
+                self.hypervisor.define_after_commit(self.vm, &disk.target, overlay)?;
             } else {
                 tools::commit(overlay, &disk.path)?;
                 sync_file(&disk.path)?;
@@ -117,6 +118,7 @@ impl Capture {
         if !live {
             self.hypervisor.define(&text)?;
         }
+        self.require_free(&all)?;
         journal.overlays.clear();
         self.save(journal)?;
         all.iter().try_for_each(|path| spool::remove(path))

@@ -16,18 +16,38 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
-/// Refuses a delta of `delta_bytes` that `folder` has no room for.
-pub fn require_room(folder: &Path, delta_bytes: u64, limits: Limits) -> Result<()> {
-    let free = free_bytes(folder)?.saturating_sub(limits.free_bytes_min);
+/// What the cuts that are being made on this host, of whichever VM, may yet write into the spool.
+static PROMISED_BYTES: Mutex<u64> = Mutex::new(0);
+
+/// Room in the spool for one delta, kept free of other VMs' deltas as long as this lives.
+#[derive(Debug)]
+pub struct Room {
+    pub delta_bytes: u64,
+    promised_bytes: u64,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        *PROMISED_BYTES.lock().unwrap_or_else(PoisonError::into_inner) -= self.promised_bytes;
+    }
+}
+
+/// Refuses a delta of `delta_bytes` that `folder` has no room for. What others were promised there is not free, even
+/// where they have begun to write it.
+pub fn require_room(folder: &Path, delta_bytes: u64, limits: Limits) -> Result<Room> {
+    let mut promised = PROMISED_BYTES.lock().unwrap_or_else(PoisonError::into_inner);
+    let free = free_bytes(folder)?.saturating_sub(limits.free_bytes_min).saturating_sub(*promised);
     let quota = limits.spool_bytes_max.saturating_sub(used_bytes(folder)?);
     let needed_bytes = delta_bytes.saturating_add(delta_bytes / 5);
     let free_bytes = free.min(quota);
     if needed_bytes > free_bytes {
         return Err(CaptureError::SpoolFull { path: folder.to_owned(), needed_bytes, free_bytes });
     }
-    Ok(())
+    *promised += needed_bytes;
+    Ok(Room { delta_bytes, promised_bytes: needed_bytes })
 }
 
 fn free_bytes(folder: &Path) -> Result<u64> {
@@ -154,7 +174,7 @@ mod tests {
     fn a_delta_that_exceeds_the_quota_or_the_floor_is_refused_with_numbers() {
         let dir = tempfile::tempdir().unwrap();
         let limits = Limits { spool_bytes_max: 1000, free_bytes_min: 0 };
-        require_room(dir.path(), 800, limits).unwrap();
+        drop(require_room(dir.path(), 800, limits).unwrap());
         let refused = require_room(dir.path(), 900, limits);
         assert!(matches!(refused, Err(CaptureError::SpoolFull { needed_bytes: 1080, free_bytes: 1000, .. })));
         let floor = Limits { spool_bytes_max: u64::MAX, free_bytes_min: u64::MAX };
@@ -162,5 +182,16 @@ mod tests {
             require_room(dir.path(), 1, floor),
             Err(CaptureError::SpoolFull { free_bytes: 0, .. })
         ));
+    }
+
+    #[test]
+    fn room_is_promised_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = Limits { spool_bytes_max: u64::MAX, free_bytes_min: 0 };
+        let half = free_bytes(dir.path()).unwrap() / 2;
+        let room = require_room(dir.path(), half, all).unwrap();
+        assert!(matches!(require_room(dir.path(), half, all), Err(CaptureError::SpoolFull { .. })));
+        drop(room);
+        require_room(dir.path(), half, all).unwrap();
     }
 }

@@ -75,9 +75,22 @@ impl Capture {
         self.save(&journal)
     }
 
+    /// Removes the bitmaps from the disks of a VM that was undefined here to run elsewhere: below an overlay that records
+    /// under the same name, libvirt would take them for a part of that chain.
+    pub fn forget_bitmaps(&self) -> Result<()> {
+        if self.tracking() == crate::Tracking::Bitmap && self.hypervisor.domain(self.vm)?.is_none() {
+            self.sweep_bitmaps(&[])?;
+        }
+        Ok(())
+    }
+
     /// Removes every trace from the VM: checkpoints, bitmaps, overlays, spool, journal. The digest stays: it
-    /// tells the difference when the VM is protected again.
+    /// tells the difference when the VM is protected again. The disks of one that is not defined here are left alone:
+    /// it may run on another host.
     pub fn release(&self) -> Result<()> {
+        // Told in the log; the domain may be gone.
+        let _ = self.thaw_left_frozen();
+        self.refuse_away()?;
         let mut journal = self.journal()?;
         if self.hypervisor.domain(self.vm)?.is_some() {
             self.take_back(&mut journal)?;

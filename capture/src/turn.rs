@@ -57,6 +57,9 @@ pub enum Cut {
     /// changed but the candidates and what each disk's topmost file itself holds. That is so after a
     /// failover, whose overlay is that file.
     Compare { candidates: Option<Vec<ClusterSet>>, own_allocation: bool },
+    /// What differs from the hashes that the reader is given, whatever digest and tracking say: all of every disk is
+    /// read. What was written since the base has to be tracked, so that the rest can be told from it.
+    Scrub,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

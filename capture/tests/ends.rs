@@ -76,28 +76,37 @@ fn a_vm_that_is_off_knows_what_it_wrote_by_bitmap_or_by_digest() {
     let base = lab.latest.unwrap();
     lab.write(0, 0x32, 0, CLUSTER);
     lab.write(1, 0x32, MIB, 512);
-    assert!(matches!(lab.capture.changed_since(base), Err(CaptureError::Running { .. })));
+    let home = DeltaId::random();
+    assert!(matches!(lab.capture.take_stock(Some(base), home), Err(CaptureError::Running { .. })));
     lab.stop();
-    let by_bitmap = lab.capture.changed_since(base).unwrap();
+    let by_bitmap = lab.capture.take_stock(Some(base), home).unwrap();
     assert_eq!(by_bitmap.source, ChangedSource::Tracking);
     let clusters: Vec<Vec<u32>> = by_bitmap.disks.iter().map(|(_, set)| set.iter().collect()).collect();
     assert_eq!(clusters, [vec![0], vec![16]]);
     lab.start();
     lab.kill_qemu();
     lab.capture.recover(lab.latest).unwrap();
-    let by_digest = lab.capture.changed_since(base).unwrap();
+    let by_digest = lab.capture.take_stock(Some(base), home).unwrap();
     assert_eq!((by_digest.source, &by_digest.disks), (ChangedSource::Digest, &by_bitmap.disks));
-    let other = lab.capture.changed_since(DeltaId::random()).unwrap();
+    let other = lab.capture.take_stock(Some(DeltaId::random()), home).unwrap();
     assert_eq!((other.source, other.disks[0].1.len()), (ChangedSource::Everything, 64));
 
-    let home = DeltaId::random();
-    lab.capture.rehash(home).unwrap();
     let disk = lab.capture.disks[0].disk;
-    assert_eq!(Digest::open(&lab.capture.digest_path(disk)).unwrap().unwrap().state(), Some(home));
+    let digest = || Digest::open(&lab.capture.digest_path(disk)).unwrap().unwrap();
+    assert_eq!(digest().state(), Some(base), "until it is kept, the old one can tell the difference again");
+    lab.capture.keep_stock(home).unwrap();
+    let kept = digest().read(0, 64).unwrap();
+    assert_eq!(digest().state(), Some(home));
+    // A restart sweeps what was taken and not kept: the disks are read again.
+    let again = DeltaId::random();
+    lab.capture.take_stock(Some(home), again).unwrap();
+    lab.capture.recover(Some(base)).unwrap();
+    lab.capture.keep_stock(again).unwrap();
+    assert_eq!((digest().state(), digest().read(0, 64).unwrap()), (Some(again), kept));
     let sums = lab.path("sums");
     lab.capture.sums_of_digest(disk, &sums).unwrap();
     assert_eq!(SumsReader::clusters(&sums).unwrap().iter().collect::<Vec<_>>(), (0..16).collect::<Vec<_>>());
-    assert_eq!(lab.capture.changed_since(home).unwrap().disks[0].1.len(), 0);
+    assert_eq!(lab.capture.take_stock(Some(again), DeltaId::random()).unwrap().disks[0].1.len(), 0);
 }
 
 #[test]

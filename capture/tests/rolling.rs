@@ -2,9 +2,9 @@
 
 mod support;
 
-use capture::{Cut, DiskFormat, Tracking};
+use capture::{CaptureError, Cut, DiskFormat, Tracking};
 use model::DeltaId;
-use support::{CLUSTER, Lab, NewDisk, Sent, qcow2};
+use support::{CLUSTER, Lab, NewDisk, Sent, qcow2, qemu_img, text};
 
 const MIB: u64 = 1 << 20;
 
@@ -69,7 +69,7 @@ fn a_vm_that_is_off_rolls_on_and_is_released_as_it_was() {
     assert_eq!(lab.replicate(Cut::Incremental).data, 1);
     lab.write(1, 0x43, 0, CLUSTER);
     lab.stop();
-    assert_eq!(lab.capture.changed_since(lab.latest.unwrap()).unwrap().disks[1].1.len(), 1);
+    assert_eq!(lab.capture.take_stock(lab.latest, DeltaId::random()).unwrap().disks[1].1.len(), 1);
     assert_eq!(lab.replicate(Cut::Incremental).data, 1);
     lab.capture.release().unwrap();
     assert_eq!(overlays(&lab), 0);
@@ -77,5 +77,39 @@ fn a_vm_that_is_off_rolls_on_and_is_released_as_it_was() {
     for disk in &lab.capture.disks {
         assert_eq!(lab.source(disk), disk.path);
     }
+    lab.start();
+}
+
+/// As `virsh snapshot-create --disk-only` leaves it.
+#[test]
+fn an_overlay_on_which_somebodys_snapshot_stands_is_not_removed() {
+    let mut lab = lab();
+    lab.replicate(Cut::Full);
+    lab.write(0, 0x51, 0, CLUSTER);
+    lab.stop();
+    let target = lab.capture.disks[0].target.clone();
+    let (overlay, snapshot) = (lab.source(&lab.capture.disks[0]), lab.path("snapshot"));
+    qemu_img(&["create", "-q", "-f", "qcow2", "-b", text(&overlay), "-F", "qcow2", text(&snapshot)]);
+    let stand_on = |image: &std::path::Path| {
+        let xml = lab.hypervisor().xml(lab.vm(), true).unwrap();
+        let xml = hypervisor::xml::set_disk_source(&xml, &target, image, "qcow2").unwrap();
+        lab.hypervisor().define(&xml).unwrap();
+    };
+    stand_on(&snapshot);
+    for _ in 0..2 {
+        let refused = lab.capture.release().unwrap_err();
+        assert!(
+            matches!(&refused, CaptureError::DiskMoved { expected, .. } if *expected == overlay),
+            "{refused}"
+        );
+    }
+    assert!(overlay.exists());
+    lab.start();
+    lab.stop();
+    qemu_img(&["commit", "-q", text(&snapshot)]);
+    stand_on(&overlay);
+    lab.capture.release().unwrap();
+    assert_eq!(overlays(&lab), 0);
+    assert_eq!(lab.source(&lab.capture.disks[0]), lab.capture.disks[0].path);
     lab.start();
 }
