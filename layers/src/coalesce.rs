@@ -14,6 +14,7 @@
 
 use crate::{
     error::{LayersError, Result},
+    forward::BOOKMARK,
     qcow2::{Editor, Map},
     store::Store,
 };
@@ -74,7 +75,8 @@ impl Store {
         let _layers = self.lock_layers()?;
         let points = self.catalog.points(self.vm)?;
         let in_use = self.highest_in_use(&points)?;
-        let (older, newer) = match candidate(&points, &self.catalog.layers(self.vm)?, in_use) {
+        let bookmarks = self.bookmarks()?;
+        let (older, newer) = match candidate(&points, &self.catalog.layers(self.vm)?, &bookmarks, in_use) {
             Candidate::None => return Ok(Step::Nothing),
             Candidate::Blocked(by) => return Ok(Step::Blocked { by }),
             Candidate::Pair(older, newer) => (older, newer),
@@ -117,7 +119,9 @@ impl Store {
 
     /// The highest point whose chain must not be written: it and all below are left alone.
     fn highest_in_use(&self, points: &[Point]) -> Result<Option<(u64, DeltaId)>> {
-        let mut in_use: Vec<DeltaId> = self.catalog.pins(self.vm)?.iter().map(|pin| pin.delta).collect();
+        let pins = self.catalog.pins(self.vm)?;
+        let pins = pins.iter().filter(|pin| pin.reason != BOOKMARK);
+        let mut in_use: Vec<DeltaId> = pins.map(|pin| pin.delta).collect();
         in_use.extend(self.held());
         let highest = points.iter().rev().find(|point| in_use.contains(&point.delta));
         Ok(highest.map(|point| (point.sequence, point.delta)))
@@ -255,12 +259,17 @@ enum Candidate {
 
 /// The oldest hidden point above the highest one in use, with the point after it. Points after the last
 /// visible one are not merged: they are there to be dropped.
-fn candidate(points: &[Point], layers: &[Layer], in_use: Option<(u64, DeltaId)>) -> Candidate {
+fn candidate(
+    points: &[Point],
+    layers: &[Layer],
+    bookmarks: &[DeltaId],
+    in_use: Option<(u64, DeltaId)>,
+) -> Candidate {
     let last_visible = points.iter().rposition(|point| point.visible).unwrap_or(0);
     let mut blocked = Candidate::None;
     for pair in points.get(..=last_visible).unwrap_or_default().windows(2) {
         let in_place = layers.iter().any(|layer| layer.delta == pair[0].delta && layer.in_place);
-        if pair[0].visible || in_place {
+        if pair[0].visible || in_place || bookmarks.contains(&pair[0].delta) {
             continue;
         }
         match in_use {

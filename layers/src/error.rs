@@ -53,8 +53,6 @@ pub enum LayersError {
     HidesLatest { delta: DeltaId },
     #[error("overlay {overlay} exists already, on recovery point {delta}")]
     OverlayExists { overlay: String, delta: DeltaId },
-    #[error("there is no overlay {overlay} on recovery point {delta}")]
-    NoOverlay { overlay: String, delta: DeltaId },
     #[error("`qemu-img {arguments}` failed: {message}")]
     QemuImg { arguments: String, message: String },
     #[error("cancelled")]

@@ -2,13 +2,10 @@
 
 use crate::{
     error::{LayersError, Result},
-    overlay::{OverlayDisk, name},
-    qemu_img::qemu_img_with_progress,
     store::Store,
 };
-use catalog::OverlayKind;
 use model::{DeltaId, durable};
-use std::{ffi::OsString, path::PathBuf, sync::atomic::AtomicBool};
+use std::path::PathBuf;
 
 /// What becomes of the files of a store that is forgotten.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,51 +38,10 @@ impl Store {
             return Err(LayersError::StillVisible { delta: visible.delta });
         }
         let later: Vec<DeltaId> = later.iter().map(|point| point.delta).collect();
-        self.refuse_users(&later, None)?;
+        self.refuse_users(&later)?;
         self.catalog.delete_points(self.vm, &later)?;
         self.step("drop: recorded")?;
         later.iter().try_for_each(|delta| self.remove_files_of(*delta))
-    }
-
-    /// Merges a failover overlay and the layers below it down into the bottom files, in place ones too, for
-    /// a VM that is off; all other points have to be hidden. Afterwards each bottom file alone is the disk:
-    /// the caller defines the VM on these paths, then calls [`Self::forget_all`]. Broken off, it is called
-    /// again: until it is done, the overlay shows the disk as it was. `progress` is a percentage.
-    pub fn flatten_offline(
-        &self,
-        delta: DeltaId,
-        number: u32,
-        progress: &mut dyn FnMut(f64),
-        cancel: &AtomicBool,
-    ) -> Result<Vec<OverlayDisk>> {
-        let _layers = self.lock_layers()?;
-        let points = self.catalog.points(self.vm)?;
-        if let Some(other) = points.iter().find(|point| point.visible && point.delta != delta) {
-            return Err(LayersError::StillVisible { delta: other.delta });
-        }
-        let overlay = name(OverlayKind::Failover, number);
-        let rows = self.overlay_rows(OverlayKind::Failover, number)?;
-        if rows.is_empty() || rows.iter().any(|row| row.delta != delta) {
-            return Err(LayersError::NoOverlay { overlay, delta });
-        }
-        self.refuse_users(&points.iter().map(|point| point.delta).collect::<Vec<_>>(), Some(&overlay))?;
-        let mut bottoms = vec![];
-        let share = 100.0 / rows.len() as f64;
-        for (index, row) in rows.iter().enumerate() {
-            let layers = self.layers_below(delta, row.disk)?;
-            let bottom = layers.first().expect("a chain has a layer");
-            let (top, path) = (self.disk_folder(row.disk).join(&row.path), self.path(bottom));
-            // The overlay is not emptied: it is what the disk is read through until all of it is down.
-            let words = ["commit", "-p", "-f", "qcow2", "-d", "-b"].map(OsString::from);
-            let words: Vec<OsString> = words.into_iter().chain([path.clone().into(), top.into()]).collect();
-            let mut tell = |percent: f64| progress(share * (index as f64 + percent / 100.0));
-            qemu_img_with_progress(&words, &mut tell, cancel)?;
-            std::fs::File::open(&path).and_then(|file| file.sync_all()).map_err(LayersError::io(&path))?;
-            self.step("flatten: disk merged")?;
-            bottoms.push(OverlayDisk { disk: row.disk, path });
-        }
-        progress(100.0);
-        Ok(bottoms)
     }
 
     /// Forgets everything about the VM except its cluster lists. The VM's own disks, adopted in place, are
@@ -129,11 +85,10 @@ impl Store {
         format!("layers.kept.{}", self.vm)
     }
 
-    /// Refuses when one of the points is pinned by somebody else than the named overlay, or being read.
-    fn refuse_users(&self, deltas: &[DeltaId], except: Option<&str>) -> Result<()> {
+    /// Refuses when one of the points is pinned, or being read.
+    fn refuse_users(&self, deltas: &[DeltaId]) -> Result<()> {
         let pins = self.catalog.pins(self.vm)?;
-        let pin = pins.iter().find(|pin| deltas.contains(&pin.delta) && Some(pin.owner.as_str()) != except);
-        if let Some(pin) = pin {
+        if let Some(pin) = pins.iter().find(|pin| deltas.contains(&pin.delta)) {
             let reason = format!("{} ({})", pin.reason, pin.owner);
             return Err(LayersError::Pinned { delta: pin.delta, reason });
         }

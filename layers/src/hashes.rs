@@ -35,7 +35,7 @@ impl Store {
         self.hashes_from(delta, disk, 0)
     }
 
-    fn hashes_from(&self, delta: DeltaId, disk: DiskId, cluster: u32) -> Result<Hashes> {
+    pub(crate) fn hashes_from(&self, delta: DeltaId, disk: DiskId, cluster: u32) -> Result<Hashes> {
         let hold = self.hold(delta)?;
         let layers = self.layers_below(delta, disk)?;
         let size_bytes = layers.last().expect("a chain has a layer").size_bytes;

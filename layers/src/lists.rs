@@ -1,10 +1,6 @@
-//! Cluster lists: what must be sent because layers or overlays are about to be forgotten.
+//! What must be sent because layers are about to be forgotten.
 
-use crate::{
-    error::{LayersError, Result},
-    store::Store,
-};
-use catalog::ClusterList;
+use crate::{error::Result, store::Store};
 use model::{ClusterSet, DeltaId, DiskId, sums::SumsReader};
 
 impl Store {
@@ -21,20 +17,5 @@ impl Store {
             }
         }
         Ok(clusters)
-    }
-
-    /// Keeps a list durably, in place of the one with its label and disk.
-    pub fn record_list(&self, label: &str, disk: DiskId, source: &str, clusters: ClusterSet) -> Result<()> {
-        let label = label.to_owned();
-        let list = ClusterList { disk, label, delta: None, source: source.to_owned(), clusters };
-        Ok(self.catalog.save_cluster_lists(self.vm, &[list])?)
-    }
-
-    pub fn lists(&self) -> Result<Vec<ClusterList>> {
-        Ok(self.catalog.cluster_lists(self.vm)?)
-    }
-
-    pub fn forget_lists(&self, label: &str) -> Result<()> {
-        self.catalog.delete_cluster_lists(self.vm, label).map_err(LayersError::from)
     }
 }

@@ -74,7 +74,7 @@ impl Store {
         Ok(self.catalog.delete_pins(self.vm, reason, owner)?)
     }
 
-    pub(crate) fn overlay_rows(&self, kind: OverlayKind, number: u32) -> Result<Vec<Overlay>> {
+    fn overlay_rows(&self, kind: OverlayKind, number: u32) -> Result<Vec<Overlay>> {
         let mut overlays = self.catalog.overlays(self.vm)?;
         overlays.retain(|overlay| (overlay.kind, overlay.number) == (kind, number));
         Ok(overlays)
@@ -118,6 +118,6 @@ impl Store {
     }
 }
 
-pub(crate) fn name(kind: OverlayKind, number: u32) -> String {
+fn name(kind: OverlayKind, number: u32) -> String {
     format!("{kind}-{number}")
 }

@@ -104,6 +104,12 @@ pub struct Sealed {
     layers: Vec<Layer>,
 }
 
+impl Sealed {
+    pub fn kind(&self) -> model::PointKind {
+        self.incoming.kind
+    }
+}
+
 /// The one place for a transfer per VM.
 struct Slot(Arc<AtomicBool>);
 

@@ -98,6 +98,11 @@ impl Store {
         if point.visible { Ok(point) } else { Err(LayersError::UnknownPoint { delta }) }
     }
 
+    /// The point, if its layers are whole: it is offered, or bookmarked.
+    pub(crate) fn readable_point(&self, delta: DeltaId) -> Result<Point> {
+        if self.bookmarks()?.contains(&delta) { self.point(delta) } else { self.visible_point(delta) }
+    }
+
     /// The disks of a point.
     pub fn disks(&self, delta: DeltaId) -> Result<Vec<DiskId>> {
         self.point(delta)?;
@@ -178,7 +183,7 @@ impl Store {
 
     /// Keeps merges off the layers of a point while this process reads them. Only the first reader of a
     /// point has to stop a merge.
-    pub(crate) fn hold(&self, delta: DeltaId) -> Result<Hold> {
+    pub fn hold(&self, delta: DeltaId) -> Result<Hold> {
         let another = self
             .held
             .lock()
@@ -189,7 +194,7 @@ impl Store {
             return Ok(Hold { delta, held: self.held.clone() });
         }
         let _layers = self.lock_layers()?;
-        self.visible_point(delta)?;
+        self.readable_point(delta)?;
         *self.held.lock().unwrap_or_else(PoisonError::into_inner).entry(delta).or_default() += 1;
         Ok(Hold { delta, held: self.held.clone() })
     }
@@ -210,7 +215,7 @@ impl Store {
 
 /// See [`Store::hold`].
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub struct Hold {
     delta: DeltaId,
     held: Arc<Mutex<HashMap<DeltaId, u32>>>,
 }

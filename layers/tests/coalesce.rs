@@ -2,7 +2,7 @@
 
 mod support;
 
-use layers::{Fault, LayersError, OverlayKind, Step, Store};
+use layers::{Fault, LayersError, OverlayKind, Policy, Step, Store};
 use model::{CLUSTER_BYTES, DeltaId};
 use proptest::prelude::*;
 use std::{
@@ -178,6 +178,26 @@ fn a_pin_protects_its_chain_and_lets_the_layers_above_merge() {
     assert_eq!(step, Step::Blocked { by: points[1] });
     replica.check(false);
     replica.store.unpin("transfer", "c.example").unwrap();
+    assert_eq!(merge_all(&replica), 1);
+    replica.check(true);
+}
+
+/// Points come every ten seconds or so by the store's clock; the tier keeps none of the older ones.
+#[test]
+fn a_pin_wins_over_the_tiers() {
+    let replica = four_points();
+    let points = ids(&replica);
+    replica.store.pin(points[1], "test", "1").unwrap();
+    let day = Policy { history: 0, spacing_s: 1, tiers: vec!["1x1d".parse().unwrap()] };
+    let gone = layers::retention(&replica.store.points().unwrap(), &day);
+    assert_eq!(gone, points[1..3], "the first one of the day and the latest stay");
+    replica.store.hide(&gone).unwrap();
+    let merged = Step::Merged { older: points[2], newer: points[3] };
+    assert_eq!(replica.store.coalesce_step(&AtomicBool::new(false)).unwrap(), merged);
+    let blocked = Step::Blocked { by: points[1] };
+    assert_eq!(replica.store.coalesce_step(&AtomicBool::new(false)).unwrap(), blocked);
+    replica.check(false);
+    replica.store.unpin("test", "1").unwrap();
     assert_eq!(merge_all(&replica), 1);
     replica.check(true);
 }

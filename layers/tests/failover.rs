@@ -37,6 +37,20 @@ fn guest_writes(image: &Path, offset: u64, length: u64, pattern: u8) {
     run("qemu-io", &["-f", "qcow2", "-c", &command, image.to_str().unwrap()]);
 }
 
+/// As the commit of a failover does with a VM that is off.
+fn merge_into(bottom: &Path, overlay: &Path) {
+    let [bottom, overlay] = [bottom, overlay].map(|path| path.to_str().unwrap());
+    run("qemu-img", &["commit", "-q", "-f", "qcow2", "-d", "-b", bottom, overlay]);
+}
+
+/// Merges what a disk's overlay shows into the disk's layer of this point; gives its file.
+fn merge_down(replica: &Replica, overlay: &[layers::OverlayDisk], index: usize, point: DeltaId) -> PathBuf {
+    let top = file_of(replica, overlay, index);
+    let bottom = top.with_file_name(format!("{point}.qcow2"));
+    merge_into(&bottom, &top);
+    bottom
+}
+
 fn not_cancelled() -> AtomicBool {
     AtomicBool::new(false)
 }
@@ -104,7 +118,7 @@ fn a_crash_while_an_overlay_is_made_leaves_none_of_it_or_all_of_it() {
 }
 
 #[test]
-fn committing_a_failover_drops_what_came_later_and_flattens_the_rest() {
+fn committing_a_failover_drops_what_came_later_and_leaves_a_chain_that_qemu_merges() {
     let (replica, points) = three_points();
     let disk = replica.disks[0];
     let overlay = replica.store.make_overlay(OverlayKind::Failover, points[1], 1, Some("b")).unwrap();
@@ -116,7 +130,6 @@ fn committing_a_failover_drops_what_came_later_and_flattens_the_rest() {
 
     let later = replica.store.clusters_after(points[1], disk).unwrap();
     assert_eq!(later.iter().collect::<Vec<_>>(), (12..52).collect::<Vec<_>>());
-    replica.store.record_list("failover-1", disk, "layers", later.clone()).unwrap();
     assert!(matches!(
         replica.store.drop_layers_after(points[1]),
         Err(LayersError::StillVisible { delta }) if delta == points[2]
@@ -125,52 +138,37 @@ fn committing_a_failover_drops_what_came_later_and_flattens_the_rest() {
     replica.store.drop_layers_after(points[1]).unwrap();
     assert!(!replica.files().iter().any(|file| file.contains(&points[2].to_string())));
 
-    let mut percent = vec![];
-    let flattened =
-        replica.store.flatten_offline(points[1], 1, &mut |p| percent.push(p), &not_cancelled()).unwrap();
-    assert!(percent.is_sorted() && percent.last() == Some(&100.0), "{percent:?}");
+    let mut merged = vec![];
     for (index, expected) in expected.iter().enumerate() {
-        let path = file_of(&replica, &flattened, index);
-        assert!(path.ends_with(format!("{}.qcow2", points[0])));
-        assert_same(&qemu_reads(&path), expected, "the flattened disk");
-        qemu_img_check(&path);
-        // Broken off here and called again, the overlay still shows the same.
+        let bottom = merge_down(&replica, &overlay, index, points[0]);
+        assert_same(&qemu_reads(&bottom), expected, "the merged disk");
+        qemu_img_check(&bottom);
+        // Broken off here and done again, the overlay still shows the same.
         assert_same(&qemu_reads(&file_of(&replica, &overlay, index)), expected, "the overlay");
+        assert_eq!(merge_down(&replica, &overlay, index, points[0]), bottom);
+        merged.push(bottom);
     }
-    replica.store.flatten_offline(points[1], 1, &mut |_| {}, &not_cancelled()).unwrap();
-
-    let bottoms = flattened.iter().map(|disk| disk.path.clone()).collect();
-    replica.store.forget_all(Files::RemoveExcept(bottoms)).unwrap();
+    replica.store.forget_all(Files::RemoveExcept(merged)).unwrap();
     assert!(replica.store.points().unwrap().is_empty());
     assert_eq!(replica.files().len(), 2, "{:?}", replica.files());
     // They are a VM's disks now: recovery must not take them for its own.
     assert!(replica.store.recover().unwrap().removed.is_empty());
     assert_eq!(replica.files().len(), 2);
-    let lists = replica.store.lists().unwrap();
-    assert_eq!((lists.len(), &lists[0].clusters), (1, &later));
-    replica.store.forget_lists("failover-1").unwrap();
-    assert!(replica.store.lists().unwrap().is_empty());
 }
 
 #[test]
-fn flattening_and_dropping_wait_for_those_who_use_the_points() {
+fn dropping_waits_for_those_who_use_the_points() {
     let (replica, points) = three_points();
-    replica.store.make_overlay(OverlayKind::Failover, points[2], 1, None).unwrap();
-    replica.store.make_overlay(OverlayKind::Test, points[0], 1, None).unwrap();
-    replica.store.hide_all_but(points[2]).unwrap();
-    let flatten = || {
-        replica.store.flatten_offline(points[2], 1, &mut |_| {}, &not_cancelled()).map(|disks| disks.len())
-    };
-    assert!(matches!(flatten(), Err(LayersError::Pinned { delta, .. }) if delta == points[0]));
+    let reader = replica.store.reader(points[1], replica.disks[0]).unwrap();
+    replica.store.make_overlay(OverlayKind::Test, points[2], 1, None).unwrap();
+    replica.store.hide_all_but(points[0]).unwrap();
+    let drop_later = || replica.store.drop_layers_after(points[0]);
+    assert!(matches!(drop_later(), Err(LayersError::Pinned { delta, .. }) if delta == points[2]));
     replica.store.drop_overlay(OverlayKind::Test, 1).unwrap();
-    let reader = replica.store.reader(points[2], replica.disks[0]).unwrap();
-    assert!(matches!(flatten(), Err(LayersError::Pinned { .. })));
+    assert!(matches!(drop_later(), Err(LayersError::Pinned { .. })));
     drop(reader);
-    assert!(matches!(
-        replica.store.flatten_offline(points[2], 2, &mut |_| {}, &not_cancelled()),
-        Err(LayersError::NoOverlay { .. })
-    ));
-    assert_eq!(flatten().unwrap(), 2);
+    drop_later().unwrap();
+    assert!(!replica.files().iter().any(|file| file.contains(&points[2].to_string())));
 }
 
 #[test]
@@ -252,8 +250,7 @@ fn an_adopted_disk_is_a_bottom_that_only_a_failback_writes() {
         let overlay = replica.store.make_overlay(OverlayKind::Failover, latest.delta, 1, None).unwrap();
         guest_writes(&overlay[0].path, 512, 512, 0x11);
         replica.now[0][512..1024].fill(0x11);
-        let flat = replica.store.flatten_offline(latest.delta, 1, &mut |_| {}, &not_cancelled()).unwrap();
-        assert_eq!(flat[0].path, path);
+        merge_into(&path, &overlay[0].path);
         assert_same(&read_as(&path, format), &replica.now[0], "the disk that came home");
         replica.store.forget_all(Files::RemoveExcept(vec![])).unwrap();
         assert!(path.exists() && replica.files().is_empty());
@@ -346,4 +343,17 @@ fn verification_finds_a_wrong_cluster_a_wrong_hole_and_stops_when_cancelled() {
     let clusters = |point| report(point).mismatches.iter().map(|m| m.cluster).collect::<Vec<_>>();
     assert_eq!(clusters(points[0]), [9, 63]);
     assert_eq!(clusters(points[1]), [63]);
+
+    // Who compares hears of no hash that it could have.
+    let disk = replica.disks[0];
+    let differing = |point: DeltaId| {
+        let recorded = replica.store.leaf_hashes(point, disk, &[0]).unwrap().remove(0).1;
+        let read = replica.store.read_leaf_hashes(point, disk, 0).unwrap();
+        assert_eq!(read.len(), recorded.len());
+        let pairs = (0_u32..).zip(recorded.iter().zip(&read));
+        pairs.filter(|(_, (recorded, read))| recorded != read).map(|(cluster, _)| cluster).collect::<Vec<_>>()
+    };
+    assert_eq!(differing(points[0]), [9, 63]);
+    assert_eq!(differing(points[1]), [63]);
+    assert_eq!(replica.store.read_leaf_hashes(points[0], disk, 7).unwrap(), Vec::<model::ClusterHash>::new());
 }
