@@ -11,11 +11,11 @@ mod authorizations;
 mod documents;
 mod error;
 mod jobs;
-mod journal;
 mod lists;
 mod open;
 mod overlays;
 mod points;
+mod receiving;
 mod relationships;
 mod row;
 
@@ -23,11 +23,11 @@ pub use authorizations::Authorization;
 pub use documents::Disk;
 pub use error::{CatalogError, CommitRefused, Result};
 pub use jobs::Job;
-pub use journal::{JournalEntry, Receiving};
 pub use lists::ClusterList;
 pub use open::{APPLICATION_ID, SCHEMA_VERSION};
 pub use overlays::{Overlay, OverlayKind, Pin};
 pub use points::{Expected, Layer, LayerFormat, Merge, MergeStage, NewPoint, Point};
+pub use receiving::Receiving;
 pub use relationships::Relationship;
 
 use rusqlite::Connection;

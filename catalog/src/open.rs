@@ -14,7 +14,8 @@ use std::{
 pub const APPLICATION_ID: u32 = 0x524c_564f;
 
 /// Each entry leads from the version that is its index to the next one. Entries are only ever appended.
-pub const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+pub const MIGRATIONS: &[&str] =
+    &[include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 
@@ -133,6 +134,28 @@ mod tests {
         assert_eq!(pragma(&copy, "user_version").unwrap(), 1);
         let sum: i64 = copy.query_row("SELECT sum(x) FROM a", [], |row| row.get(0)).unwrap();
         assert_eq!(sum, 15);
+    }
+
+    #[test]
+    fn points_of_before_the_timeline_lie_on_it_in_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.sqlite");
+        let older = open(&path, &MIGRATIONS[..2]).unwrap();
+        for (vm, sequence, received_at_ms) in [("a", 1, 10), ("a", 2, 90), ("a", 3, 20), ("b", 1, 30)] {
+            older
+                .execute(
+                    "INSERT INTO point (vm, delta, sequence, kind, cut_at_ms, received_at_ms, generation_number,
+                                        visible, note, json)
+                     VALUES (?1, ?2, ?2, 0, 0, ?3, 1, 1, '', '')",
+                    rusqlite::params![vm, sequence, received_at_ms],
+                )
+                .unwrap();
+        }
+        let newer = open(&path, MIGRATIONS).unwrap();
+        let mut query = newer.prepare("SELECT timeline_ms FROM point ORDER BY vm, sequence").unwrap();
+        let timeline: Vec<i64> =
+            query.query_map([], |row| row.get(0)).unwrap().map(|it| it.unwrap()).collect();
+        assert_eq!(timeline, [10, 90, 90, 30]);
     }
 
     #[test]

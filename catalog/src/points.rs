@@ -19,6 +19,8 @@ pub struct Point {
     pub kind: PointKind,
     pub cut_at_ms: i64,
     pub received_at_ms: i64,
+    /// When it was received, by a clock that stands where the host's goes back: never before the point below.
+    pub timeline_ms: i64,
     pub generation_number: u64,
     pub visible: bool,
     pub note: String,
@@ -107,16 +109,19 @@ impl Catalog {
             return Err(CommitRefused::StaleGeneration { current });
         }
         let latest = latest(&transaction, vm)?;
-        if latest.map(|(delta, _)| delta) != expected.base {
-            return Err(CommitRefused::WrongBase { latest: latest.map(|(delta, _)| delta) });
+        if latest.as_ref().map(|latest| latest.delta) != expected.base {
+            return Err(CommitRefused::WrongBase { latest: latest.map(|latest| latest.delta) });
         }
         let point = Point {
             delta: point.delta,
             base: expected.base,
-            sequence: latest.map_or(1, |(_, sequence)| sequence + 1),
+            sequence: latest.as_ref().map_or(1, |latest| latest.sequence + 1),
             kind: point.kind,
             cut_at_ms: point.cut_at_ms,
             received_at_ms: point.received_at_ms,
+            timeline_ms: latest.map_or(point.received_at_ms, |latest| {
+                latest.timeline_ms + (point.received_at_ms - latest.received_at_ms).max(0)
+            }),
             generation_number: expected.generation_number,
             visible: true,
             note: point.note.clone(),
@@ -254,18 +259,18 @@ impl Catalog {
 }
 
 /// The point with the highest sequence, hidden or not: a delta on top of anything else would fork.
-fn latest(connection: &Connection, vm: VmId) -> rusqlite::Result<Option<(DeltaId, u64)>> {
+fn latest(connection: &Connection, vm: VmId) -> rusqlite::Result<Option<Point>> {
     connection
-        .prepare_cached("SELECT delta, sequence FROM point WHERE vm = ?1 ORDER BY sequence DESC LIMIT 1")?
-        .query_row([vm.to_string()], |row| Ok((parsed(row, "delta")?, row.get("sequence")?)))
+        .prepare_cached("SELECT * FROM point WHERE vm = ?1 ORDER BY sequence DESC LIMIT 1")?
+        .query_row([vm.to_string()], point)
         .optional()
 }
 
 fn insert_point(connection: &Connection, vm: VmId, point: &Point) -> rusqlite::Result<()> {
     connection.execute(
-        "INSERT INTO point (vm, delta, base, sequence, kind, cut_at_ms, received_at_ms, generation_number,
-                            visible, note, json)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT INTO point (vm, delta, base, sequence, kind, cut_at_ms, received_at_ms, timeline_ms,
+                            generation_number, visible, note, json)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             vm.to_string(),
             point.delta.to_string(),
@@ -274,6 +279,7 @@ fn insert_point(connection: &Connection, vm: VmId, point: &Point) -> rusqlite::R
             point.kind.number(),
             point.cut_at_ms,
             point.received_at_ms,
+            point.timeline_ms,
             point.generation_number,
             point.visible,
             point.note,
@@ -315,6 +321,7 @@ fn point(row: &Row<'_>) -> rusqlite::Result<Point> {
         kind: kind.ok_or_else(|| conversion(row, "kind", "unknown kind of point".into()))?,
         cut_at_ms: row.get("cut_at_ms")?,
         received_at_ms: row.get("received_at_ms")?,
+        timeline_ms: row.get("timeline_ms")?,
         generation_number: row.get("generation_number")?,
         visible: row.get("visible")?,
         note: row.get("note")?,

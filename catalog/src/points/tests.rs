@@ -77,6 +77,23 @@ fn a_commit_makes_point_and_layers_visible_and_ends_the_transfer() {
 }
 
 #[test]
+fn the_timeline_stands_where_the_clock_goes_back_and_goes_on_from_there() {
+    let host = Host::new();
+    let mut base = None;
+    let mut at = |received_at_ms| {
+        let (point, layer) =
+            (NewPoint { received_at_ms, ..new_point() }, host.layer(DeltaId::random(), base));
+        let layer = Layer { delta: point.delta, ..layer };
+        let point = host.catalog.commit_point(host.vm, &host.expected(base), &point, &[layer]).unwrap();
+        base = Some(point.delta);
+        point.timeline_ms
+    };
+    // A clock that is a year ahead for one point does not hold up the history for a year.
+    assert_eq!([100, 110, 1_000_110, 120, 130].map(&mut at), [100, 110, 1_000_110, 1_000_110, 1_000_120]);
+    assert_eq!([5, 15].map(&mut at), [1_000_120, 1_000_130]);
+}
+
+#[test]
 fn a_stale_generation_or_a_wrong_base_changes_nothing() {
     let host = Host::new();
     let first = host.commit(None).unwrap();

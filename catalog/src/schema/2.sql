@@ -1,0 +1,2 @@
+-- The sender's journal is a file (capture::journal).
+DROP TABLE journal;
