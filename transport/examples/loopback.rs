@@ -1,16 +1,19 @@
 //! Measures the link: a delta of 3 GiB, half random and half text-like, over loopback to a receiver that throws
-//! it away. `cargo run --release -p transport --example loopback -- [off|adaptive|LEVEL] [GIB]`
+//! it away. `cargo run --release -p transport --example loopback -- [off|adaptive|LEVEL] [GIB] [tls|kerberos]`
 
 use futures::future::BoxFuture;
-use model::{CLUSTER_BYTES, Chunk, ChunkContent, DeltaId, DiskId, HostName, VmId, hash_cluster};
+use model::{
+    Authentication, CLUSTER_BYTES, Chunk, ChunkContent, DeltaId, DiskId, HostName, VmId, hash_cluster,
+};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap, convert::Infallible, error::Error, fs, path::Path, sync::Arc,
     sync::atomic::Ordering, time::Instant,
 };
+use testkit::kdc::Kdc;
 use transport::{
-    ChunkStream, Client, ClientOptions, Compression, DeltaDisk, DeltaHeader, Handler, Mark, Peer,
-    PeerAddress, Received, SendOptions, Server, Tls, certs,
+    ChunkStream, Client, ClientOptions, Compression, DeltaDisk, DeltaHeader, Handler, Kerberos,
+    KerberosOptions, Mark, Peer, PeerAddress, Received, Security, SendOptions, Server, Target, Tls, certs,
 };
 
 struct Sink;
@@ -89,9 +92,26 @@ fn tls(dir: &Path, host: &str) -> Result<Arc<Tls>, Box<dyn Error>> {
     Ok(Tls::new(certs::load(&home)?)?)
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Runtime::new()?;
+    if arguments.get(2).is_none_or(|security| security != "kerberos") {
+        return runtime.block_on(run(&arguments, None));
+    }
+    let mut result = Ok(());
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    testkit::kdc::again_in_realm(&words, &[], |kdc| result = runtime.block_on(run(&arguments, Some(kdc))));
+    result
+}
+
+fn kerberos(kdc: &Kdc, host: &str) -> Result<Arc<Kerberos>, Box<dyn Error>> {
+    let (principal, folder) = (format!("relevo/{host}"), kdc.folder().join(host));
+    fs::create_dir_all(&folder)?;
+    let keytab = kdc.keytab(&format!("{host}.keytab"), &[&principal])?;
+    Ok(Kerberos::new(KerberosOptions { principal, keytab, folder, ..KerberosOptions::default() })?)
+}
+
+async fn run(arguments: &[String], kdc: Option<&Kdc>) -> Result<(), Box<dyn Error>> {
     let compression = match arguments.first().map(String::as_str) {
         None | Some("off") => Compression::Off,
         Some("adaptive") => Compression::Adaptive,
@@ -101,10 +121,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let dir = std::env::temp_dir().join(format!("relevo-loopback-{}", std::process::id()));
     certs::init_ca(&dir, time::OffsetDateTime::now_utc())?;
     let to: HostName = "b.example".parse()?;
-    let server = Server::bind("127.0.0.1:0".parse()?, tls(&dir, "b.example")?, Arc::new(Sink))?;
-    let peer = PeerAddress { address: Some(server.local_addr.to_string()), bypass_proxy: true };
+    let security: Security = match kdc {
+        None => tls(&dir, "b.example")?.into(),
+        Some(kdc) => kerberos(kdc, "b.example")?.into(),
+    };
+    let server = Server::bind("127.0.0.1:0".parse()?, security, Arc::new(Sink))?;
+    let peer = PeerAddress {
+        address: Some(server.local_addr.to_string()),
+        kerberos_address: Some(server.local_addr.to_string()),
+        bypass_proxy: true,
+    };
     let options = ClientOptions { peers: BTreeMap::from([(to.clone(), peer)]), ..ClientOptions::default() };
     let client = Client::new(tls(&dir, "a.example")?, options);
+    let client = client.with_kerberos(kdc.map(|kdc| kerberos(kdc, "a.example")).transpose()?);
+    let by = if kdc.is_some() { Authentication::Kerberos } else { Authentication::Certificate };
     fs::remove_dir_all(&dir)?;
 
     let header = DeltaHeader {
@@ -120,7 +150,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let progress = options.progress.clone();
     let before = processor_s();
     let start = Instant::now();
-    let answer = client.send_delta(&to, header, source(gib * 1024), options).await?;
+    let answer = client.send_delta(Target { host: &to, by }, header, source(gib * 1024), options).await?;
     let elapsed_s = start.elapsed().as_secs_f64();
     let after = processor_s();
     let bytes = answer.as_u64().unwrap_or(0) as f64;

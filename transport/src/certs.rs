@@ -1,5 +1,6 @@
 //! The certificate files of a host: `ca.pem`, `ca.key`, `host.pem`, `host.key` in one folder. The authority's
-//! key exists on one host only; others get their key and certificate from it as a bundle.
+//! key exists on one host only; others get their key and certificate from it as a bundle. `host` is what the host
+//! shows; other pairs, `NAME.pem` with `NAME.key`, lie in the folder to be chosen instead.
 
 use crate::tls::{TlsIdentity, dns_names, thumbprint};
 use aws_lc_rs::digest;
@@ -24,6 +25,8 @@ use std::{
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+const AUTHORITY: &str = "ca";
+const HOST: &str = "host";
 const CA_DAYS: i64 = 3653;
 const HOST_DAYS: i64 = 731;
 /// Certificates are valid a little before they are made: the peer's clock may be behind ours.
@@ -45,6 +48,12 @@ pub enum CertificateError {
     OtherKey,
     #[error("the certificate was not signed by the authority that comes with it")]
     NotSigned,
+    #[error("{name} names no certificate: letters, digits and - are allowed, `ca` and `host` are taken")]
+    Name { name: String },
+    #[error("no certificate here has the thumbprint {thumbprint}")]
+    Unknown { thumbprint: String },
+    #[error("{path} is no certificate of {host} by an authority of {authorities}, or not valid now")]
+    Unsuitable { path: PathBuf, host: HostName, authorities: PathBuf },
     #[error("cannot make a certificate")]
     Generate(#[from] rcgen::Error),
 }
@@ -117,6 +126,19 @@ pub fn write_bundle(path: &Path, bundle: &str) -> Result<(), CertificateError> {
 /// Puts a bundle's parts into `dir`, replacing the host's certificate and key. An authority that is there
 /// already must be the bundle's.
 pub fn install(bundle: &str, dir: &Path) -> Result<(), CertificateError> {
+    install_pair(bundle, dir, HOST)
+}
+
+/// As [`install`], beside the certificate that the host shows: as `NAME.pem` and `NAME.key`.
+pub fn install_beside(bundle: &str, dir: &Path, name: &str) -> Result<(), CertificateError> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if name.is_empty() || [AUTHORITY, HOST].contains(&name) || !name.chars().all(fits) {
+        return Err(CertificateError::Name { name: name.to_owned() });
+    }
+    install_pair(bundle, dir, name)
+}
+
+fn install_pair(bundle: &str, dir: &Path, name: &str) -> Result<(), CertificateError> {
     let identity = parse_bundle(bundle)?;
     let fail = |source| CertificateError::Io { path: dir.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
@@ -130,14 +152,107 @@ pub fn install(bundle: &str, dir: &Path) -> Result<(), CertificateError> {
     }
     // The old key with the new certificate is refused by `load`, so a crash between the two is seen; the bundle
     // is installed again then.
-    write_block(&dir.join("host.key"), bundle, "PRIVATE KEY", 0, 0o600)?;
-    write_block(&dir.join("host.pem"), bundle, "CERTIFICATE", 0, 0o644)
+    write_block(&key_path(dir, name), bundle, "PRIVATE KEY", 0, 0o600)?;
+    write_block(&pem_path(dir, name), bundle, "CERTIFICATE", 0, 0o644)
 }
 
-/// The certificates in `dir`: authorities first, then the host's. Files that do not exist are left out.
+/// Of each certificate with a key in `dir` its DER form; the one that the host shows is the first.
+pub fn own(dir: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    names(dir)?.iter().map(|name| Ok(certificates(&pem_path(dir, name))?.swap_remove(0))).collect()
+}
+
+/// From now on the host shows the certificate with this thumbprint (SHA-1 or SHA-256, hexadecimal digits of any case).
+/// It must be `host`'s, signed by an authority of `dir`, and valid `now`. The one that was shown so far stays, as
+/// `host-` and the beginning of its thumbprint.
+pub fn choose(dir: &Path, print: &str, host: &HostName, now: OffsetDateTime) -> Result<(), CertificateError> {
+    let wanted = print.to_ascii_lowercase();
+    let prints = |der: &[u8]| [thumbprint_sha1(der), thumbprint(&digest::SHA256, der)];
+    let mut found = None;
+    for name in names(dir)? {
+        let chain = certificates(&pem_path(dir, &name))?;
+        if prints(&chain[0]).contains(&wanted) {
+            found = Some((name, chain));
+            break;
+        }
+    }
+    let (name, chain) = found.ok_or_else(|| CertificateError::Unknown { thumbprint: print.to_owned() })?;
+    check_suits(dir, &name, &chain, host, now)?;
+    if name == HOST {
+        return Ok(());
+    }
+    if let Ok(shown) = certificates(&pem_path(dir, HOST)) {
+        copy_pair(dir, HOST, &format!("{HOST}-{}", &thumbprint_sha1(&shown[0])[..8]))?;
+    }
+    // As with `install`: a crash between the two files is seen by `load`, and both pairs are still there.
+    copy_pair(dir, &name, HOST)
+}
+
+fn check_suits(
+    dir: &Path,
+    name: &str,
+    chain: &[CertificateDer<'static>],
+    host: &HostName,
+    now: OffsetDateTime,
+) -> Result<(), CertificateError> {
+    let path = pem_path(dir, name);
+    check_key(&private_key(&key_path(dir, name))?, &chain[0])?;
+    let authorities = pem_path(dir, AUTHORITY);
+    let unsuitable = || CertificateError::Unsuitable {
+        path: path.clone(),
+        host: host.clone(),
+        authorities: authorities.clone(),
+    };
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(&authorities)? {
+        roots.add(authority).map_err(|_| unsuitable())?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|_| unsuitable())?;
+    let server = ServerName::try_from(host.as_str().to_owned()).map_err(|_| unsuitable())?;
+    let now_s = u64::try_from(now.unix_timestamp()).unwrap_or(0);
+    let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now_s));
+    verifier.verify_server_cert(&chain[0], &chain[1..], &server, &[], at).map(drop).map_err(|_| unsuitable())
+}
+
+fn copy_pair(dir: &Path, from: &str, to: &str) -> Result<(), CertificateError> {
+    write(&key_path(dir, to), read(&key_path(dir, from))?.as_bytes(), 0o600)?;
+    write(&pem_path(dir, to), read(&pem_path(dir, from))?.as_bytes(), 0o644)
+}
+
+/// Of the pairs in `dir`, `host` first.
+fn names(dir: &Path) -> Result<Vec<String>, CertificateError> {
+    let fail = |source| CertificateError::Io { path: dir.to_owned(), source };
+    let mut names = vec![];
+    for entry in fs::read_dir(dir).map_err(fail)? {
+        let file = entry.map_err(fail)?.file_name();
+        let name = file.to_str().and_then(|file| file.strip_suffix(".pem")).filter(|name| *name != AUTHORITY);
+        names.extend(name.filter(|name| key_path(dir, name).exists()).map(str::to_owned));
+    }
+    names.sort_by_key(|name| (name != HOST, name.clone()));
+    Ok(names)
+}
+
+fn pem_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.pem"))
+}
+
+fn key_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.key"))
+}
+
+fn thumbprint_sha1(der: &[u8]) -> String {
+    thumbprint(&digest::SHA1_FOR_LEGACY_USE_ONLY, der)
+}
+
+/// The certificates in `dir`: authorities first, then the one that the host shows, then others with a key. Files that
+/// do not exist are left out.
 pub fn show(dir: &Path) -> Result<Vec<CertificateView>, CertificateError> {
     let mut views = vec![];
-    for path in [dir.join("ca.pem"), dir.join("host.pem")] {
+    let others = names(dir).unwrap_or_default().into_iter().filter(|name| name != HOST);
+    for name in [AUTHORITY.to_owned(), HOST.to_owned()].into_iter().chain(others) {
+        let path = pem_path(dir, &name);
         match certificates(&path) {
             Ok(found) => {
                 for certificate in found {
@@ -154,11 +269,13 @@ pub fn show(dir: &Path) -> Result<Vec<CertificateView>, CertificateError> {
 /// What [`crate::Tls`] needs, from `dir`: everything must be there and fit together.
 pub fn load(dir: &Path) -> Result<TlsIdentity, CertificateError> {
     let chain = certificates(&dir.join("host.pem"))?;
-    let path = dir.join("host.key");
-    let key = PrivateKeyDer::from_pem_slice(read(&path)?.as_bytes())
-        .map_err(|_| damaged(&path, "no private key"))?;
+    let key = private_key(&key_path(dir, HOST))?;
     check_key(&key, &chain[0])?;
     Ok(TlsIdentity { chain, key: Some(key), authorities: certificates(&dir.join("ca.pem"))? })
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
+    PrivateKeyDer::from_pem_slice(read(path)?.as_bytes()).map_err(|_| damaged(path, "no private key"))
 }
 
 fn parse_bundle(bundle: &str) -> Result<TlsIdentity, CertificateError> {

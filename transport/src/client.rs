@@ -2,11 +2,12 @@
 //! kept and used again.
 
 use crate::{
-    connect::{self, RequestBody},
+    connect::{self, RequestBody, Security},
     encode::Compression,
     error::{CallError, LinkError, LinkProblem, SendError, TransportAnswer, classify},
     header::{DeltaHeader, PROTOCOL, PROTOCOL_HEADER, spoken},
     limit::Limiter,
+    realm::Kerberos,
     send,
     server::CALL_BYTES_MAX,
     tls::Tls,
@@ -14,7 +15,7 @@ use crate::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1::SendRequest};
-use model::{Chunk, HostName};
+use model::{Authentication, Chunk, HostName};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{
@@ -35,7 +36,22 @@ const IDLE_COUNT_MAX: usize = 4;
 pub struct PeerAddress {
     /// `10.0.0.2`, `10.0.0.2:9443`, `[::1]:9443`, `other.name:9443`; `None`: resolve the host's own name.
     pub address: Option<String>,
+    /// The same where Kerberos is spoken.
+    pub kerberos_address: Option<String>,
     pub bypass_proxy: bool,
+}
+
+/// Whom to call, and how both prove who they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    pub host: &'a HostName,
+    pub by: Authentication,
+}
+
+impl<'a> From<&'a HostName> for Target<'a> {
+    fn from(host: &'a HostName) -> Self {
+        Self { host, by: Authentication::Certificate }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -43,9 +59,11 @@ pub struct ClientOptions {
     pub peers: BTreeMap<HostName, PeerAddress>,
     /// Port of peers whose address names none.
     pub port: u16,
+    /// The same where Kerberos is spoken.
+    pub kerberos_port: u16,
     /// `http://host:port` of a proxy that understands CONNECT.
     pub proxy: Option<String>,
-    /// For all of: name, TCP, proxy, TLS.
+    /// For all of: name, TCP, proxy, TLS or the exchange of tickets.
     pub connect_timeout: Duration,
     /// From the request to the whole answer of a control call.
     pub call_timeout: Duration,
@@ -56,6 +74,7 @@ impl Default for ClientOptions {
         Self {
             peers: BTreeMap::new(),
             port: 9443,
+            kerberos_port: 9080,
             proxy: None,
             connect_timeout: Duration::from_secs(10),
             call_timeout: Duration::from_secs(60),
@@ -94,8 +113,9 @@ pub struct SendOptions {
 #[derive(Debug)]
 pub struct Client {
     tls: Arc<Tls>,
+    kerberos: Option<Arc<Kerberos>>,
     options: RwLock<Arc<ClientOptions>>,
-    idle: Mutex<HashMap<HostName, Vec<Idle>>>,
+    idle: Mutex<HashMap<(HostName, Authentication), Vec<Idle>>>,
 }
 
 /// A connection without a request on it.
@@ -103,6 +123,8 @@ pub struct Client {
 struct Idle {
     sender: SendRequest<RequestBody>,
     since: Instant,
+    /// When the ticket ends.
+    until: Option<Instant>,
     /// Of the identity and the options that it was made with.
     identity: u64,
     options: Arc<ClientOptions>,
@@ -113,7 +135,13 @@ pub(crate) type Answer = Result<Result<Value, Value>, LinkError>;
 
 impl Client {
     pub fn new(tls: Arc<Tls>, options: ClientOptions) -> Self {
-        Self { tls, options: RwLock::new(Arc::new(options)), idle: Mutex::default() }
+        Self { tls, kerberos: None, options: RwLock::new(Arc::new(options)), idle: Mutex::default() }
+    }
+
+    /// For calls under Kerberos, too.
+    #[must_use]
+    pub fn with_kerberos(self, kerberos: Option<Arc<Kerberos>>) -> Self {
+        Self { kerberos, ..self }
     }
 
     /// Replaces the addresses of peers; connections that exist are not used again.
@@ -125,10 +153,11 @@ impl Client {
     /// A control message and its answer.
     pub async fn call<R: DeserializeOwned>(
         &self,
-        to: &HostName,
+        to: impl Into<Target<'_>>,
         request: &impl Serialize,
     ) -> Result<R, CallError> {
-        let host = || to.clone();
+        let to = to.into();
+        let host = || to.host.clone();
         let body =
             serde_json::to_vec(request).map_err(|source| CallError::Request { host: host(), source })?;
         let body = Full::new(Bytes::from(body)).map_err(|never: Infallible| match never {}).boxed_unsync();
@@ -150,7 +179,7 @@ impl Client {
     /// after the item that it is at.
     pub async fn send_delta<E>(
         &self,
-        to: &HostName,
+        to: impl Into<Target<'_>>,
         header: DeltaHeader,
         source: impl Iterator<Item = Result<Chunk, E>> + Send + 'static,
         options: SendOptions,
@@ -158,17 +187,16 @@ impl Client {
     where
         E: std::error::Error + Send + Sync + 'static,
     {
-        send::send_delta(self, to, &header, source, options).await
+        send::send_delta(self, to.into(), &header, source, options).await
     }
 
     /// Posts a body and reads the answer. A kept connection that turns out to be closed before the request was
     /// on it is replaced by a new one.
-    pub(crate) async fn post(&self, to: &HostName, path: &str, body: RequestBody) -> Answer {
+    pub(crate) async fn post(&self, to: Target<'_>, path: &str, body: RequestBody) -> Answer {
         let options = self.options();
-        let configs = self.tls.current();
-        let peer = options.peers.get(to).cloned().unwrap_or_default();
+        let peer = options.peers.get(to.host).cloned().unwrap_or_default();
         let mut request = Request::post(path)
-            .header("host", to.as_str())
+            .header("host", to.host.as_str())
             .header(
                 "content-type",
                 if path == "/call" { "application/json" } else { "application/octet-stream" },
@@ -178,14 +206,14 @@ impl Client {
             .expect("constant path and a host name");
         let cut = |problem| self.link_error(to, problem);
         loop {
-            let (mut sender, kept) = match self.take_idle(to, configs.generation, &options) {
-                Some(sender) => (sender, true),
-                None => (connect::connect(to, &options, &peer, &configs).await?, false),
+            let (mut idle, kept) = match self.take_idle(to, &options) {
+                Some(idle) => (idle, true),
+                None => (self.connect(to, &options, &peer).await?, false),
             };
-            match sender.try_send_request(request).await {
+            match idle.sender.try_send_request(request).await {
                 Ok(response) => {
                     let answer = read_answer(response).await.map_err(cut)?;
-                    self.keep(to, sender, configs.generation, options);
+                    self.keep(to, idle);
                     return Ok(answer);
                 }
                 Err(mut error) => match error.take_message() {
@@ -196,39 +224,54 @@ impl Client {
         }
     }
 
-    pub(crate) fn link_error(&self, to: &HostName, problem: LinkProblem) -> LinkError {
+    async fn connect(
+        &self,
+        to: Target<'_>,
+        options: &Arc<ClientOptions>,
+        peer: &PeerAddress,
+    ) -> Result<Idle, LinkError> {
+        let (security, identity) = match (to.by, &self.kerberos) {
+            (Authentication::Certificate, _) => {
+                let configs = self.tls.current();
+                let identity = configs.generation;
+                (Security::Tls(configs), identity)
+            }
+            (Authentication::Kerberos, Some(kerberos)) => (Security::Kerberos(kerberos.clone()), 0),
+            (Authentication::Kerberos, None) => return Err(self.link_error(to, LinkProblem::NoKerberos)),
+        };
+        let (sender, good_for) = connect::connect(to, options, peer, security).await?;
+        let since = Instant::now();
+        let until = good_for.map(|good_for| since + good_for);
+        Ok(Idle { sender, since, until, identity, options: options.clone() })
+    }
+
+    pub(crate) fn link_error(&self, to: Target<'_>, problem: LinkProblem) -> LinkError {
         let options = self.options();
-        let peer = options.peers.get(to).cloned().unwrap_or_default();
-        LinkError { host: to.clone(), address: connect::address(to, &options, &peer), problem }
+        let peer = options.peers.get(to.host).cloned().unwrap_or_default();
+        LinkError { host: to.host.clone(), address: connect::address(to, &options, &peer), problem }
     }
 
     fn options(&self) -> Arc<ClientOptions> {
         self.options.read().expect("no code panics under this lock").clone()
     }
 
-    fn take_idle(
-        &self,
-        to: &HostName,
-        identity: u64,
-        options: &Arc<ClientOptions>,
-    ) -> Option<SendRequest<RequestBody>> {
+    fn take_idle(&self, to: Target<'_>, options: &Arc<ClientOptions>) -> Option<Idle> {
+        let identity = match to.by {
+            Authentication::Certificate => self.tls.current().generation,
+            Authentication::Kerberos => 0,
+        };
         let mut idle = self.idle.lock().expect("no code panics under this lock");
-        let kept = idle.get_mut(to)?;
+        let kept = idle.get_mut(&(to.host.clone(), to.by))?;
         kept.retain(|idle| idle.is_usable(identity, options));
-        kept.pop().map(|idle| idle.sender)
+        kept.pop()
     }
 
-    fn keep(
-        &self,
-        to: &HostName,
-        sender: SendRequest<RequestBody>,
-        identity: u64,
-        options: Arc<ClientOptions>,
-    ) {
+    fn keep(&self, to: Target<'_>, mut used: Idle) {
+        used.since = Instant::now();
         let mut idle = self.idle.lock().expect("no code panics under this lock");
-        let kept = idle.entry(to.clone()).or_default();
+        let kept = idle.entry((to.host.clone(), to.by)).or_default();
         if kept.len() < IDLE_COUNT_MAX {
-            kept.push(Idle { sender, since: Instant::now(), identity, options });
+            kept.push(used);
         }
     }
 }
@@ -238,6 +281,7 @@ impl Idle {
         self.identity == identity
             && Arc::ptr_eq(&self.options, options)
             && self.since.elapsed() < IDLE_MAX
+            && self.until.is_none_or(|until| Instant::now() < until)
             && self.sender.is_ready()
     }
 }

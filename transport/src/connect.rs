@@ -1,20 +1,22 @@
-//! From a host's name to an HTTP connection: address, proxy, TCP, TLS. The certificate is verified against the
-//! host's name whatever the address is.
+//! From a host's name to an HTTP connection: address, proxy, TCP, TLS or Kerberos. The certificate, or the principal, is
+//! verified against the host's name whatever the address is.
 
 use crate::{
-    client::{ClientOptions, PeerAddress},
+    client::{ClientOptions, PeerAddress, Target},
     error::{LinkError, LinkProblem, classify},
+    negotiate,
+    realm::Kerberos,
     tls::Configs,
 };
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use model::HostName;
+use model::Authentication;
 use rustls_pki_types::ServerName;
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 use tokio_rustls::TlsConnector;
@@ -31,15 +33,23 @@ const UNACKNOWLEDGED_MAX_MS: u32 = 120_000;
 /// More than any proxy says before it connects.
 const PROXY_ANSWER_BYTES_MAX: usize = 8192;
 
+/// What a connection is made with: who we are, and whom we believe.
+pub(crate) enum Security {
+    Tls(Configs),
+    Kerberos(Arc<Kerberos>),
+}
+
 /// The address to name in errors, and to connect to.
-pub(crate) fn address(to: &HostName, options: &ClientOptions, peer: &PeerAddress) -> String {
-    match &peer.address {
-        None => format!("{to}:{}", options.port),
+pub(crate) fn address(to: Target<'_>, options: &ClientOptions, peer: &PeerAddress) -> String {
+    let (address, port) = match to.by {
+        Authentication::Certificate => (&peer.address, options.port),
+        Authentication::Kerberos => (&peer.kerberos_address, options.kerberos_port),
+    };
+    match address {
+        None => format!("{}:{port}", to.host),
         Some(address) if has_port(address) => address.clone(),
-        Some(address) if address.contains(':') && !address.starts_with('[') => {
-            format!("[{address}]:{}", options.port)
-        }
-        Some(address) => format!("{address}:{}", options.port),
+        Some(address) if address.contains(':') && !address.starts_with('[') => format!("[{address}]:{port}"),
+        Some(address) => format!("{address}:{port}"),
     }
 }
 
@@ -51,13 +61,25 @@ fn has_port(address: &str) -> bool {
     port.parse::<u16>().is_ok() && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'))
 }
 
+/// An HTTP connection, and how long it may be used; `None`: as long as it lasts.
+pub(crate) type Connected = (SendRequest<RequestBody>, Option<Duration>);
+
 pub(crate) async fn connect(
-    to: &HostName,
+    to: Target<'_>,
     options: &ClientOptions,
     peer: &PeerAddress,
-    configs: &Configs,
-) -> Result<SendRequest<RequestBody>, LinkError> {
+    security: Security,
+) -> Result<Connected, LinkError> {
     let address = address(to, options, peer);
+    let fail = |address, problem| LinkError { host: to.host.clone(), address, problem };
+    // Before anything else, and in a time of its own: a KDC that is away is not the peer's silence.
+    let ticket = match &security {
+        Security::Kerberos(kerberos) => {
+            let ticket = kerberos.ticket(to.host).await;
+            Some(ticket.map_err(|error| fail(address.clone(), LinkProblem::Kerberos(error)))?)
+        }
+        Security::Tls(_) => None,
+    };
     let proxy = options.proxy.as_deref().filter(|_| !peer.bypass_proxy);
     let connected = async {
         let tcp = match proxy {
@@ -65,25 +87,44 @@ pub(crate) async fn connect(
             Some(proxy) => tunnel(proxy, &address).await?,
         };
         set_tcp_options(&tcp);
-        let name = ServerName::try_from(to.as_str().to_owned())
-            .map_err(|_| LinkProblem::WrongName { presented: vec![] })?;
-        let tls = TlsConnector::from(configs.client.clone()).connect(name, tcp).await.map_err(classify)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.map_err(classify)?;
-        // Ends by itself when the connection does; its errors reach the request that is on it.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
+        match (&security, ticket) {
+            (Security::Kerberos(kerberos), Some(ticket)) => {
+                let sealed = negotiate::call(tcp, to.host, kerberos, ticket).await?;
+                let good_for = sealed.good_for();
+                Ok((http(sealed).await?, Some(good_for)))
             }
-        });
-        Ok(sender)
+            (Security::Kerberos(_), None) => Err(LinkProblem::NoKerberos),
+            (Security::Tls(configs), _) => {
+                let name = ServerName::try_from(to.host.as_str().to_owned())
+                    .map_err(|_| LinkProblem::WrongName { presented: vec![] })?;
+                let tls = TlsConnector::from(configs.client.clone());
+                let tls = tls.connect(name, tcp).await.map_err(classify)?;
+                Ok((http(tls).await?, None))
+            }
+        }
     };
     let timeout = options.connect_timeout;
     let connected = tokio::time::timeout(timeout, connected).await;
     let connected = connected.unwrap_or(Err(LinkProblem::TimedOut { seconds: timeout.as_secs() }));
     connected.map_err(|problem| {
         let address = proxy.map_or(address.clone(), |proxy| format!("{address} through {proxy}"));
-        LinkError { host: to.clone(), address, problem }
+        fail(address, problem)
     })
+}
+
+/// HTTP on a connection whose other end is known.
+async fn http<S>(stream: S) -> Result<SendRequest<RequestBody>, LinkProblem>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(classify)?;
+    // Ends by itself when the connection does; its errors reach the request that is on it.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    });
+    Ok(sender)
 }
 
 /// Tries every address that the name has; the last one's problem counts.
@@ -149,11 +190,15 @@ mod tests {
     #[test]
     fn an_address_gets_the_default_port_unless_it_has_one() {
         let options = ClientOptions { port: 9443, ..ClientOptions::default() };
-        let to: HostName = "b.example".parse().unwrap();
+        let to: model::HostName = "b.example".parse().unwrap();
         let at = |text: Option<&str>| {
-            let peer = PeerAddress { address: text.map(str::to_owned), bypass_proxy: false };
-            address(&to, &options, &peer)
+            let peer = PeerAddress { address: text.map(str::to_owned), ..PeerAddress::default() };
+            address((&to).into(), &options, &peer)
         };
+        let other = PeerAddress { kerberos_address: Some("10.0.0.2".to_owned()), ..PeerAddress::default() };
+        let kerberos = Target { host: &to, by: Authentication::Kerberos };
+        assert_eq!(address(kerberos, &options, &other), "10.0.0.2:9080");
+        assert_eq!(address((&to).into(), &options, &other), "b.example:9443");
         assert_eq!(at(None), "b.example:9443");
         assert_eq!(at(Some("10.0.0.2")), "10.0.0.2:9443");
         assert_eq!(at(Some("10.0.0.2:1")), "10.0.0.2:1");

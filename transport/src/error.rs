@@ -51,6 +51,14 @@ pub enum LinkProblem {
     NotRelevo { status: u16 },
     #[error("it speaks protocol version {theirs}, this host {ours}")]
     ProtocolMismatch { ours: String, theirs: String },
+    #[error("Kerberos is not set up on this host")]
+    NoKerberos,
+    #[error(transparent)]
+    Kerberos(kerberos::KerberosError),
+    #[error("it refused this host's ticket: {reason}")]
+    TicketRefused { reason: String },
+    #[error("what came is not what the peer sent: {0}")]
+    Record(kerberos::RecordError),
     #[error("the connection was cut")]
     Cut(#[source] BoxError),
     #[error("it could not handle the request (status {status}): {reason}")]
@@ -122,7 +130,12 @@ impl LinkProblem {
             Self::Tls(_) => "see that both hosts run Relevo and have valid certificates",
             Self::NotTls | Self::NotHttp | Self::NotRelevo { .. } => "correct the address or the port",
             Self::ProtocolMismatch { .. } => "bring both hosts to the same release",
-            Self::Cut(_) => "it is tried again; if it goes on, look at the network and at the peer's log",
+            Self::NoKerberos => "set `keytab` under [kerberos] in the configuration",
+            Self::Kerberos(error) => error.hint(),
+            Self::TicketRefused { .. } => "compare clocks, principals and keytabs of both hosts",
+            Self::Record(_) | Self::Cut(_) => {
+                "it is tried again; if it goes on, look at the network and at the peer's log"
+            }
             Self::Failed { .. } => "look at the peer's log",
         }
     }
@@ -146,6 +159,10 @@ impl Error for LinkError {
 pub(crate) fn classify(error: impl Into<BoxError>) -> LinkProblem {
     let error = error.into();
     if let Some(problem) = find(&*error, |error: &rustls::Error| Some(classify_tls(error))) {
+        return problem;
+    }
+    let record = |error: &kerberos::RecordError| Some(LinkProblem::Record(error.clone()));
+    if let Some(problem) = find(&*error, record) {
         return problem;
     }
     let not_http = |error: &hyper::Error| (error.is_parse() || error.is_parse_status()).then_some(());

@@ -50,6 +50,8 @@ pub enum Fault {
 pub struct FaultProxy {
     pub address: SocketAddr,
     fault: Arc<Mutex<Fault>>,
+    /// Ends the connections that there are.
+    cut: Arc<Mutex<CancellationToken>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -61,10 +63,12 @@ impl FaultProxy {
         let proxy = Self {
             address,
             fault: Arc::default(),
+            cut: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
         let (fault, stop, tasks) = (proxy.fault.clone(), proxy.stop.clone(), proxy.tasks.clone());
+        let cut = proxy.cut.clone();
         proxy.tasks.spawn(async move {
             loop {
                 let client = tokio::select! {
@@ -74,10 +78,12 @@ impl FaultProxy {
                 let Ok((client, _)) = client else { return };
                 let fault = *fault.lock().expect("no code panics under this lock");
                 let stop = stop.clone();
+                let cut = cut.lock().expect("no code panics under this lock").clone();
                 tasks.spawn(async move {
                     tokio::select! {
                         _ = relay(client, target, fault) => {}
                         () = stop.cancelled() => {}
+                        () = cut.cancelled() => {}
                     }
                 });
             }
@@ -88,6 +94,11 @@ impl FaultProxy {
     /// For connections accepted from now on.
     pub fn set(&self, fault: Fault) {
         *self.fault.lock().expect("no code panics under this lock") = fault;
+    }
+
+    /// Cuts the connections that there are: a client that keeps them meets a fault only on a new one.
+    pub fn cut(&self) {
+        std::mem::take(&mut *self.cut.lock().expect("no code panics under this lock")).cancel();
     }
 
     /// Cuts every connection and stops listening.
@@ -188,5 +199,7 @@ pub fn frames(chunks: &[Chunk], compression: Compression) -> Result<Vec<Bytes>, 
 pub async fn send_frames(client: &Client, to: &HostName, header: &DeltaHeader, frames: Vec<Bytes>) -> Answer {
     let prefix = header_bytes(header).expect("plain data");
     let pieces = std::iter::once(prefix).chain(frames).map(|piece| Ok(Frame::data(piece)));
-    client.post(to, "/delta", StreamBody::new(stream::iter(pieces.collect::<Vec<_>>())).boxed_unsync()).await
+    client
+        .post(to.into(), "/delta", StreamBody::new(stream::iter(pieces.collect::<Vec<_>>())).boxed_unsync())
+        .await
 }

@@ -41,6 +41,14 @@ impl Limiter {
         self.changed.notify_waiters();
     }
 
+    /// As [`Self::set`], where it is another limit than before.
+    pub fn follow(&self, bytes_per_s: Option<u64>) {
+        let before = self.bucket.lock().expect("no code panics under this lock").bytes_per_s;
+        if before != bytes_per_s {
+            self.set(bytes_per_s);
+        }
+    }
+
     /// Waits until `count` bytes may go.
     pub async fn take(&self, count: usize) {
         let _turn = self.turn.lock().await;

@@ -2,7 +2,7 @@
 //! fast as the limiters allow. The queues between them are bounded; each stage waits for the next.
 
 use crate::{
-    client::{Client, SendOptions},
+    client::{Client, SendOptions, Target},
     connect::RequestBody,
     encode::{BATCH_BYTES, Compression, EncodeError, Encoder},
     error::SendError,
@@ -42,7 +42,7 @@ type Batches = mpsc::Receiver<Result<Bytes, Failure>>;
 
 pub(crate) async fn send_delta<E>(
     client: &Client,
-    to: &HostName,
+    to: Target<'_>,
     header: &DeltaHeader,
     source: impl Iterator<Item = Result<Chunk, E>> + Send + 'static,
     options: SendOptions,
@@ -50,7 +50,7 @@ pub(crate) async fn send_delta<E>(
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    let host = || to.clone();
+    let host = || to.host.clone();
     let prefix = header_bytes(header).map_err(|source| SendError::Header { host: host(), source })?;
     let cancel = options.cancel.clone();
     let mut batches = start(source, header.from, &options);
@@ -63,8 +63,8 @@ where
     };
     let first = match first {
         Some(Ok(first)) => first,
-        Some(Err(failure)) => return Err(failure.into_error(to)),
-        None => return Err(stopped(to)),
+        Some(Err(failure)) => return Err(failure.into_error(to.host)),
+        None => return Err(stopped(to.host)),
     };
     // Whatever ends this future ends the body: a delta that is refused early is not sent to its end.
     let stop = CancellationToken::new();
@@ -87,7 +87,9 @@ where
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(answer)) => Err(SendError::Refused { host: host(), answer }),
         // Our own failure cut the stream; what the peer makes of that is noise.
-        Err(link) => Err(failure.try_recv().map_or(link.into(), |failure: Failure| failure.into_error(to))),
+        Err(link) => {
+            Err(failure.try_recv().map_or(link.into(), |failure: Failure| failure.into_error(to.host)))
+        }
     }
 }
 

@@ -1,9 +1,11 @@
-//! The listening end: accepts connections whose certificate our authorities signed, and hands calls and
-//! deltas to a [`Handler`]. HTTP/1.1 with two resources, `POST /call` and `POST /delta`.
+//! The listening end: accepts connections whose certificate our authorities signed, or whose ticket is a host's, and
+//! hands calls and deltas to a [`Handler`]. HTTP/1.1 with two resources, `POST /call` and `POST /delta`.
 
 use crate::{
     error::TransportAnswer,
     header::{DeltaHeader, PROTOCOL_HEADER, speaks, spoken},
+    negotiate,
+    realm::Kerberos,
     stream::{self, ChunkStream},
     tls::{self, Peer, Tls},
 };
@@ -15,16 +17,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Longest control message.
 pub const CALL_BYTES_MAX: usize = 16 << 20;
-/// From the first byte to a finished TLS handshake.
+/// From the first byte to a finished TLS handshake, or a finished exchange of tickets.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// For the head of a request; also how long a connection may idle between requests.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
@@ -39,7 +41,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a shutdown waits for connections to close after all handlers are done.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 
-const OTHER_PROTOCOL: &str = "protocol version not spoken here";
+pub(crate) const OTHER_PROTOCOL: &str = "protocol version not spoken here";
 
 /// What the host does with what arrives. `Err` is a refusal: the caller gets the JSON as its error. The
 /// futures run on tasks of their own and are not dropped when the connection breaks.
@@ -57,6 +59,25 @@ pub trait Handler: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Value, Value>>;
 }
 
+/// How a listener's callers prove who they are.
+#[derive(Clone, Debug)]
+pub enum Security {
+    Tls(Arc<Tls>),
+    Kerberos(Arc<Kerberos>),
+}
+
+impl From<Arc<Tls>> for Security {
+    fn from(tls: Arc<Tls>) -> Self {
+        Self::Tls(tls)
+    }
+}
+
+impl From<Arc<Kerberos>> for Security {
+    fn from(kerberos: Arc<Kerberos>) -> Self {
+        Self::Kerberos(kerberos)
+    }
+}
+
 #[derive(Debug)]
 pub struct Server {
     pub local_addr: SocketAddr,
@@ -69,7 +90,7 @@ pub struct Server {
 /// What every connection needs.
 #[derive(Clone)]
 struct Shared {
-    tls: Arc<Tls>,
+    security: Security,
     handler: Arc<dyn Handler>,
     /// No new requests; deltas are cut.
     stop: CancellationToken,
@@ -81,8 +102,13 @@ struct Shared {
 
 impl Server {
     /// Listens on `address` (port 0: any free one). Call inside a tokio runtime.
-    pub fn bind(address: SocketAddr, tls: Arc<Tls>, handler: Arc<dyn Handler>) -> io::Result<Self> {
-        if tls.current().server.is_none() {
+    pub fn bind(
+        address: SocketAddr,
+        security: impl Into<Security>,
+        handler: Arc<dyn Handler>,
+    ) -> io::Result<Self> {
+        let security = security.into();
+        if matches!(&security, Security::Tls(tls) if tls.current().server.is_none()) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a server needs a certificate"));
         }
         let listener = std::net::TcpListener::bind(address)?;
@@ -92,7 +118,7 @@ impl Server {
         let (stop, abort, connections, handlers) = Default::default();
         let server = Self { local_addr, stop, abort, connections, handlers };
         let shared = Shared {
-            tls,
+            security,
             handler,
             stop: server.stop.clone(),
             abort: server.abort.clone(),
@@ -148,33 +174,75 @@ async fn accept(listener: TcpListener, shared: Shared) {
 
 async fn serve(tcp: TcpStream, from: SocketAddr, shared: Shared) {
     crate::connect::set_tcp_options(&tcp);
-    let Some(config) = shared.tls.current().server else {
-        return tracing::error!(%from, "refused a connection: this host has no certificate any more");
+    match shared.security.clone() {
+        Security::Tls(tls) => {
+            if let Some((stream, peer)) = accept_tls(tcp, from, &tls, &shared).await {
+                http(stream, from, peer, shared).await;
+            }
+        }
+        Security::Kerberos(kerberos) => {
+            let known = negotiate::answer(tcp, kerberos, HANDSHAKE_TIME_MAX);
+            let known = tokio::select! {
+                known = tokio::time::timeout(HANDSHAKE_TIME_MAX, known) => known,
+                () = shared.stop.cancelled() => return,
+            };
+            match known {
+                Ok(Some((stream, peer))) => http(stream, from, peer, shared).await,
+                Ok(None) => {}
+                Err(_) => tracing::info!(%from, "gave up on a slow exchange of tickets"),
+            }
+        }
+    }
+}
+
+async fn accept_tls(
+    tcp: TcpStream,
+    from: SocketAddr,
+    tls: &Tls,
+    shared: &Shared,
+) -> Option<(TlsStream<TcpStream>, Peer)> {
+    let Some(config) = tls.current().server else {
+        tracing::error!(%from, "refused a connection: this host has no certificate any more");
+        return None;
     };
     let handshake = TlsAcceptor::from(config).accept(tcp).into_fallible();
-    let tls = tokio::select! {
-        tls = tokio::time::timeout(HANDSHAKE_TIME_MAX, handshake) => tls,
-        () = shared.stop.cancelled() => return,
+    let stream = tokio::select! {
+        stream = tokio::time::timeout(HANDSHAKE_TIME_MAX, handshake) => stream,
+        () = shared.stop.cancelled() => return None,
     };
-    let tls = match tls {
-        Ok(Ok(tls)) => tls,
+    match stream {
+        Ok(Ok(stream)) => {
+            let certificates = stream.get_ref().1.peer_certificates();
+            let certificate = certificates.and_then(<[_]>::first).expect("the verifier demands one");
+            let peer = tls::peer(certificate);
+            Some((stream, peer))
+        }
         Ok(Err((error, tcp))) => {
             tracing::info!(%from, %error, "refused a connection");
-            return tokio::select! {
-                () = linger(tcp) => (),
-                () = shared.abort.cancelled() => (),
-            };
+            tokio::select! {
+                () = linger(tcp) => {}
+                () = shared.abort.cancelled() => {}
+            }
+            None
         }
-        Err(_) => return tracing::info!(%from, "gave up on a slow TLS handshake"),
-    };
-    let certificates = tls.get_ref().1.peer_certificates();
-    let certificate = certificates.and_then(<[_]>::first).expect("the verifier demands one");
-    let peer = Arc::new(tls::peer(certificate));
+        Err(_) => {
+            tracing::info!(%from, "gave up on a slow TLS handshake");
+            None
+        }
+    }
+}
+
+/// Serves a caller that is known, whatever seals the connection.
+async fn http<S>(stream: S, from: SocketAddr, peer: Peer, shared: Shared)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let peer = Arc::new(peer);
     let service = service_fn(|request| answer(request, peer.clone(), shared.clone()));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME_MAX)
-        .serve_connection(TokioIo::new(tls), service);
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

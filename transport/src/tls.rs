@@ -22,13 +22,24 @@ pub struct TlsIdentity {
     pub authorities: Vec<CertificateDer<'static>>,
 }
 
-/// The other end of an accepted connection, as its certificate says.
+/// The other end of an accepted connection, as its certificate or its ticket says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The DNS names of the certificate; names with a wildcard in them are nobody's identity and left out.
+    /// The DNS names of the certificate; names with a wildcard in them are nobody's identity and left out. Or the host
+    /// in the principal.
     pub names: Vec<HostName>,
-    /// SHA-256 of the certificate, 64 hexadecimal digits.
-    pub thumbprint: String,
+    pub credential: Credential,
+}
+
+/// What a peer showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    Certificate {
+        /// SHA-256, 64 hexadecimal digits.
+        thumbprint: String,
+    },
+    /// `relevo/a.example@REALM`
+    Principal(String),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +134,7 @@ pub(crate) fn peer(certificate: &CertificateDer<'_>) -> Peer {
     let names = X509Certificate::from_der(certificate).map_or(Vec::new(), |(_, certificate)| {
         dns_names(&certificate).iter().filter_map(|name| name.parse().ok()).collect()
     });
-    Peer { names, thumbprint }
+    Peer { names, credential: Credential::Certificate { thumbprint } }
 }
 
 /// The digest of a certificate in hexadecimal digits.

@@ -359,6 +359,44 @@ fn certificate_files_are_private_whole_and_of_one_authority() {
 }
 
 #[test]
+fn another_certificate_is_chosen_by_its_thumbprint_and_the_one_before_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = OffsetDateTime::now_utc();
+    certs::init_ca(dir.path(), now).unwrap();
+    install(dir.path(), B, now, dir.path());
+    let beside = |host: &str, name_of_it: &str, at| {
+        let bundle = certs::issue(dir.path(), &name(host), at).unwrap();
+        certs::install_beside(&bundle, dir.path(), name_of_it)
+    };
+    beside(B, "spare", now).unwrap();
+    beside(A, "of-a", now).unwrap();
+    beside(B, "old", now - time::Duration::days(3000)).unwrap();
+    for taken in ["ca", "host", "", "../x", "a.b"] {
+        assert!(matches!(beside(B, taken, now), Err(certs::CertificateError::Name { .. })), "{taken}");
+    }
+    let of = |file: &str| {
+        let views = certs::show(dir.path()).unwrap();
+        views.into_iter().find(|view| view.path.ends_with(file)).unwrap_or_else(|| panic!("no {file}"))
+    };
+    let (before, spare) = (of("host.pem"), of("spare.pem"));
+    assert_eq!(certs::own(dir.path()).unwrap().len(), 4);
+    let choose = |print: &str| certs::choose(dir.path(), print, &name(B), now);
+    assert!(matches!(choose("abcd"), Err(certs::CertificateError::Unknown { .. })));
+    for unsuitable in ["of-a.pem", "old.pem"] {
+        let chosen = choose(&of(unsuitable).sha1);
+        assert!(matches!(chosen, Err(certs::CertificateError::Unsuitable { .. })), "{unsuitable}");
+    }
+    assert_eq!(of("host.pem").sha1, before.sha1);
+    choose(&spare.sha1.to_uppercase()).unwrap();
+    assert_eq!(of("host.pem").sha1, spare.sha1);
+    certs::load(dir.path()).unwrap();
+    choose(&before.sha256).unwrap();
+    choose(&before.sha256).unwrap();
+    assert_eq!(of("host.pem").sha1, before.sha1);
+    certs::load(dir.path()).unwrap();
+}
+
+#[test]
 fn a_certificate_shows_what_an_operator_asks_for() {
     let dir = tempfile::tempdir().unwrap();
     let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();

@@ -67,7 +67,7 @@ pub fn client(tls: Arc<Tls>, to: &str, address: SocketAddr) -> Client {
 }
 
 pub fn options(to: &str, address: &str) -> ClientOptions {
-    let peer = PeerAddress { address: Some(address.to_owned()), bypass_proxy: false };
+    let peer = PeerAddress { address: Some(address.to_owned()), ..PeerAddress::default() };
     ClientOptions { peers: BTreeMap::from([(name(to), peer)]), ..ClientOptions::default() }
 }
 
