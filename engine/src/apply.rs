@@ -3,8 +3,10 @@
 
 use crate::{
     Context, Effect, Event, Operation, Refusal, Relationship, Step, Token, Work, WorkKind,
-    learn::learn,
+    failure::GIVEN_UP,
+    learn::{learn, learn_beyond},
     plan::{self, plan},
+    undo::undo,
 };
 use model::{DeltaId, Mode, ReplicationState as S};
 
@@ -24,41 +26,64 @@ impl Relationship {
                 self.run_step(ctx, &mut effects);
             }
             Event::Operation(operation) => self.operate(ctx, operation, &mut effects)?,
+            Event::Cancel(operation) => self.cancel(ctx, &operation, &mut effects),
             Event::Done(result) => self.step_done(ctx, result, &mut effects),
             Event::Failed(failure) => self.step_failed(ctx, failure, &mut effects),
             Event::Withdraw(instead) => {
                 if self.may_run() || instead.number < self.token.generation().number {
                     return Err(Refusal::Because("the hand-over was taken already"));
                 }
+                // It is not ours to give back, and the peer cannot know that.
+                let owner = &self.token.generation().owner;
+                if ![&self.host, &self.peer].contains(&owner) {
+                    return Err(Refusal::Because("a third host took the VM over"));
+                }
                 self.token = Token::Elsewhere { generation: instead };
             }
             Event::Heard(standing) => {
                 let running = self.wants_running && self.may_run();
-                effects.extend(learn(self, ctx, &standing, running));
+                if self.is_extended() {
+                    // What it says of the right goes to relationship 0.
+                    self.peer_latest = standing.latest.filter(|_| standing.mode.is_replica());
+                } else {
+                    effects.extend(learn(self, ctx, &standing, running));
+                }
                 if !self.retry.was_answered {
                     self.end_wait(ctx, &mut effects);
                 }
+                self.hear_of_import(ctx, &standing);
             }
-            Event::PointReceived(delta) => {
+            Event::HeardBeyond(standing) => {
+                let running = self.wants_running && self.may_run();
+                let before = self.token.clone();
+                effects.extend(learn_beyond(self, ctx, &standing, running));
+                if self.token != before {
+                    effects.push(Effect::Greet);
+                }
+            }
+            Event::Upstream(upstream) => self.follow(ctx, upstream, &mut effects),
+            Event::PointReceived { delta, kind } => {
                 self.latest = Some(delta);
+                self.note_delta(kind, ctx.now_ms);
                 self.state = match self.state {
                     S::WaitingForInitialReplication => S::Replicating,
-                    S::FailbackInProgress => S::FailbackComplete,
+                    // A point that was asked for is here before the peer is ready to go on from it.
+                    S::FailbackInProgress if !self.awaits_point() => S::FailbackComplete,
                     other => other,
                 };
                 self.statistics.last_success_ms = Some(ctx.now_ms);
                 self.statistics.cycles_succeeded += 1;
+                self.statistics.interval.succeeded += 1;
             }
             Event::TrackingLost(reason) => {
-                if self.mode == Mode::Primary && self.latest.is_some() {
+                if self.mode == Mode::Primary && (self.latest.is_some() || self.exported.is_some()) {
                     // The cut under way may have been made before: it does not make up for this.
                     if let Some(turn) = self.work.as_mut().filter(|work| work.kind.is_turn()) {
                         turn.failure = Some(reason.clone());
                     }
                     self.resync = Some(reason);
                     if matches!(self.state, S::Replicating) && self.work.is_none() {
-                        let auto = self.settings.auto_resynchronize;
-                        self.state = if auto { S::Resynchronizing } else { S::WaitingForResynchronize };
+                        self.need_resync(ctx);
                     }
                 }
                 // What follows from it begins with the next event: a starting daemon says this first, and
@@ -77,18 +102,36 @@ impl Relationship {
                 }
             }
             Event::Power { running } => {
-                if self.may_run() && self.work.is_none() && self.superseded.is_none() {
+                // Other work may start and stop it itself.
+                let leaves_it = |work: &Work| {
+                    let undoes = work.kind == WorkKind::Abandon && !work.plan.contains(&Step::StartVm);
+                    work.kind.is_turn() || undoes || work.kind == WorkKind::Flatten
+                };
+                let by_itself = self.work.as_ref().is_none_or(leaves_it);
+                if self.may_run() && by_itself && self.superseded.is_none() {
                     self.wants_running = running;
                 }
+                // What failed may have failed because of it.
+                self.end_wait(ctx, &mut effects);
             }
             Event::Tick => {
+                self.mind_the_clock(ctx.now_ms);
                 if self.retry.until_ms.is_some_and(|until| ctx.now_ms >= until) {
                     self.end_wait(ctx, &mut effects);
                 }
             }
         }
+        if self.mode != Mode::Primary || !self.may_send() {
+            // Whoever sends again later was not late meanwhile.
+            self.next_cycle_ms = 0;
+        }
         self.go_on(ctx, &mut effects);
         Ok(effects)
+    }
+
+    /// Would this operation be taken now. Nothing changes.
+    pub fn admits(&self, ctx: Context, operation: &Operation) -> Result<(), Refusal> {
+        self.clone().apply(ctx, Event::Operation(operation.clone())).map(drop)
     }
 
     fn operate(
@@ -98,6 +141,11 @@ impl Relationship {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
         if self.is_asked_again(&operation) {
+            return Ok(());
+        }
+        if matches!(operation, Operation::CancelFailback) && self.awaits_feed() {
+            self.permit(&operation)?;
+            self.stop_waiting_for_feed(ctx, effects);
             return Ok(());
         }
         let turn =
@@ -116,6 +164,18 @@ impl Relationship {
             return Err(Refusal::Busy { work: work.kind.name() });
         }
         self.permit(&operation)?;
+        // What waits for the turn to stop was asked before, and must not undo what is asked now.
+        if let (Operation::Later { .. }, Some(waiting)) = (&operation, &self.waiting) {
+            return Err(Refusal::Busy { work: waiting.name() });
+        }
+        if let Operation::Later { at_ms, operation } = operation {
+            self.scheduled = Some(crate::Scheduled { at_ms, operation: *operation });
+            return Ok(());
+        }
+        if self.is_only_put_off(&operation) {
+            self.scheduled = None;
+            return Ok(());
+        }
         if (turn || cleans_up) && self.waiting.is_some() && !matches!(operation, Operation::Resume) {
             return Err(Refusal::Busy { work: self.waiting.as_ref().map_or("", Operation::name) });
         }
@@ -125,7 +185,9 @@ impl Relationship {
         }
         if turn && !matches!(operation, Operation::Resume) {
             self.waiting = Some(operation);
-            if self.work.as_ref().is_some_and(|work| work.waits) {
+            if self.may_rest() && self.work.as_ref().is_some_and(|work| work.waits) {
+                self.rest();
+            } else if self.work.as_ref().is_some_and(|work| work.waits) {
                 self.retry.end_wait();
                 self.give_up_turn(ctx, effects);
             } else {
@@ -137,16 +199,56 @@ impl Relationship {
         Ok(())
     }
 
-    fn begin(&mut self, ctx: Context, operation: Operation, effects: &mut Vec<Effect>) {
+    fn cancel(&mut self, ctx: Context, operation: &Operation, effects: &mut Vec<Effect>) {
+        if self.waiting.as_ref() == Some(operation) {
+            self.waiting = None;
+            effects.push(Effect::NotBegun { reason: GIVEN_UP.to_owned() });
+            return;
+        }
+        let prepares = self.may_take_prepare_back(ctx);
+        let Some(work) = &mut self.work else { return };
+        if operation.work_kind() != Some(work.kind) || !(work.kind.is_turn() || prepares) {
+            return;
+        }
+        work.cancelled = true;
+        let waits = work.waits;
+        if *operation == Operation::Scrub {
+            self.put_scrub_off(ctx.now_ms);
+        }
+        if !waits {
+            return effects.push(Effect::CancelStep);
+        }
+        self.retry.end_wait();
+        if prepares {
+            self.take_back(ctx, GIVEN_UP.to_owned(), effects);
+        } else {
+            self.give_up_turn(ctx, effects);
+        }
+    }
+
+    /// A planned failover can be given up, and the guest runs again, until its last delta is on the peer.
+    pub(crate) fn may_take_prepare_back(&self, ctx: Context) -> bool {
+        let prepares = self.work.as_ref().filter(|work| work.kind == WorkKind::Prepare);
+        prepares.is_some_and(|work| undo(self, work, ctx.fresh).is_some())
+    }
+
+    pub(crate) fn begin(&mut self, ctx: Context, operation: Operation, effects: &mut Vec<Effect>) {
+        if operation != Operation::Resume {
+            self.scheduled = None;
+        }
+        self.awaits_window = false;
         match &operation {
+            Operation::CancelStart => self.cancel_start(),
             Operation::Suspend => {
                 let to =
                     if self.state == S::Resynchronizing { S::ResynchronizeSuspended } else { S::Suspended };
                 self.resume_to = Some(self.state);
                 self.state = to;
-                effects.push(Effect::Finished { failure: None });
             }
             Operation::Resume => {
+                if self.rests() {
+                    self.state = S::Resynchronizing;
+                }
                 self.end_wait(ctx, effects);
                 self.next_cycle_ms = ctx.now_ms;
                 self.state = match self.state {
@@ -154,10 +256,14 @@ impl Relationship {
                     S::Suspended | S::Critical if self.resync.is_some() && self.mode == Mode::Primary => {
                         S::Resynchronizing
                     }
+                    S::DiskUpdateCritical => S::DiskUpdateInProgress,
                     S::Suspended | S::Critical => self.resume_to.take().unwrap_or(S::Replicating),
                     other => other,
                 };
-                effects.push(Effect::Finished { failure: None });
+            }
+            Operation::UpdateDisks => {
+                self.retry.succeeded();
+                self.state = S::DiskUpdateInProgress;
             }
             Operation::Resynchronize => {
                 self.retry.succeeded();
@@ -166,20 +272,21 @@ impl Relationship {
             }
             Operation::CancelResynchronize => {
                 self.state = S::WaitingForResynchronize;
-                effects.push(Effect::Finished { failure: None });
             }
-            Operation::CancelFailback => {
-                let fed = self.state == S::FailbackComplete;
-                self.state = if fed { S::Replicating } else { S::WaitingForInitialReplication };
-                effects.push(Effect::Finished { failure: None });
-            }
+            Operation::CancelFailback => self.give_failback_up(),
             _ => {
                 let Some(mut work) = plan(self, &operation, ctx.fresh) else { return };
                 work.guest_ran = self.wants_running;
                 match &operation {
-                    Operation::StartReplication => self.state = S::WaitingForInitialReplication,
-                    Operation::Feed { base } => self.peer_has(*base),
-                    Operation::Prepare { .. } => self.wants_running = false,
+                    Operation::StartReplication | Operation::Export => {
+                        self.state = S::WaitingForInitialReplication;
+                    }
+                    Operation::Feed { base, point: None } => self.peer_has(*base),
+                    Operation::Seed { id } => self.seed = Some(*id),
+                    Operation::Prepare { keep, .. } => {
+                        (self.wants_running, self.keeps_last) = (false, *keep);
+                    }
+                    Operation::Failback { point } => self.comes_home_as_of = *point,
                     _ => {}
                 }
                 self.retry.succeeded();
@@ -217,15 +324,25 @@ impl Relationship {
                     self.begin(ctx, operation, effects);
                     self.go_on(ctx, effects);
                 }
-                Err(refusal) => effects.push(Effect::Finished { failure: Some(refusal.to_string()) }),
+                // Given up already with the turn, or complete after all.
+                Err(_) if operation == Operation::CancelStart => self.go_on(ctx, effects),
+                Err(refusal) => effects.push(Effect::NotBegun { reason: refusal.to_string() }),
             }
+            return;
+        }
+        self.begin_scheduled(ctx, effects);
+        if self.work.is_some() {
             return;
         }
         if self.retry.is_waiting(ctx.now_ms) {
             return;
         }
+        if self.is_extended() {
+            return self.forward(ctx, effects);
+        }
+        self.reckon_scrub(ctx.now_ms);
         let delta = DeltaId(ctx.fresh);
-        let work = match (&self.token, self.state) {
+        let mut work = match (&self.token, self.state) {
             // The other host reverted. What ran here, be it on an overlay, goes on.
             (Token::Offered { .. }, _) if self.mode == Mode::Primary || self.failed_over.is_some() => {
                 self.wants_running = self.superseded.as_ref().is_some_and(|s| s.was_running);
@@ -244,9 +361,15 @@ impl Relationship {
             (Token::Held { .. }, S::Resynchronizing) => {
                 plan::turn(WorkKind::Resync, S::Resynchronizing, delta, self.peer_latest.or(self.latest))
             }
+            (Token::Held { .. }, S::DiskUpdateInProgress) => {
+                plan::disk_update(delta, self.peer_latest.or(self.latest))
+            }
             (Token::Held { .. }, S::Replicating) if self.flatten_is_due() => {
                 let overlay = self.failed_over.as_ref().map_or(0, |f| f.overlay);
                 Work::new(WorkKind::Flatten, self.state, vec![Step::Flatten { overlay }])
+            }
+            (Token::Held { .. }, S::Replicating) if self.scrub_is_due(ctx) => {
+                plan::turn(WorkKind::Scrub, S::Replicating, delta, self.latest)
             }
             (Token::Held { .. }, S::Replicating) if ctx.now_ms >= self.next_cycle_ms => {
                 self.schedule_next(ctx.now_ms);
@@ -257,6 +380,9 @@ impl Relationship {
         if work.kind.is_turn() {
             self.statistics.cycle_started_ms = Some(ctx.now_ms);
         }
+        work.freezes = work.kind == WorkKind::Cycle
+            && self.settings.app_consistent_every_s > 0
+            && ctx.now_ms >= self.next_consistent_ms;
         self.work = Some(work);
         self.run_step(ctx, effects);
     }
@@ -267,11 +393,13 @@ impl Relationship {
         self.failed_over.as_ref().is_some_and(|f| self.latest != Some(f.point))
     }
 
-    fn schedule_next(&mut self, now_ms: i64) {
+    pub(crate) fn schedule_next(&mut self, now_ms: i64) {
         let interval = i64::from(self.settings.interval_s) * 1000;
         let due = self.next_cycle_ms;
         if due > 0 && now_ms >= due + interval {
-            self.statistics.cycles_missed += u64::try_from((now_ms - due) / interval).unwrap_or(0);
+            let missed = u64::try_from((now_ms - due) / interval).unwrap_or(0);
+            self.statistics.cycles_missed += missed;
+            self.statistics.interval.missed += missed;
         }
         self.next_cycle_ms =
             if due > 0 && now_ms < due + interval { due + interval } else { now_ms + interval };

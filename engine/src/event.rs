@@ -1,7 +1,7 @@
 //! What goes into the engine and what comes out.
 
-use crate::{Operation, Standing, plan::Step};
-use model::{DeltaId, ReplicationState};
+use crate::{Operation, Standing, Upstream, plan::Step};
+use model::{DeltaId, PointKind, Repaired, ReplicationState};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -9,6 +9,8 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
     pub now_ms: i64,
+    /// What the host's local time is ahead of UTC.
+    pub utc_offset_min: i32,
     /// A random id that was never used before.
     pub fresh: Uuid,
 }
@@ -18,6 +20,8 @@ pub enum Event {
     /// The daemon has started, or the record was made: go on where it stands.
     Started,
     Operation(Operation),
+    /// An operator does not want the turn any more that this operation became, or waits for.
+    Cancel(Operation),
     /// The step that the last [`Effect::Run`] named has ended.
     Done(StepResult),
     Failed(StepFailure),
@@ -26,8 +30,16 @@ pub enum Event {
     Withdraw(model::Generation),
     /// The peer said, or answered, how it stands.
     Heard(Standing),
+    /// Another host than the peer said how it stands: one that this host forwards to, or a former peer. What
+    /// it knows of the right to run the VM counts, and nothing else.
+    HeardBeyond(Standing),
+    /// Extended: relationship 0 of the VM stands like this.
+    Upstream(Upstream),
     /// A point became durable here.
-    PointReceived(DeltaId),
+    PointReceived {
+        delta: DeltaId,
+        kind: PointKind,
+    },
     /// The tracking of changes was lost (host crash, foreign snapshot): deltas cannot be trusted any more.
     /// A daemon that finds this when it starts says so before [`Event::Started`].
     TrackingLost(String),
@@ -44,20 +56,40 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StepResult {
     Plain,
-    /// A cut or a shipped delta: bytes of data.
+    /// A shipped delta: bytes of data.
     Bytes {
         bytes: u64,
+    },
+    /// A shipped scrub: bytes of data, and what of it nobody had written.
+    Scrubbed {
+        bytes: u64,
+        repaired: Repaired,
+    },
+    /// A cut. `frozen`: were the guest's file systems frozen at it, or why not; `None`: there was nothing to
+    /// ask, or nobody to be asked.
+    Cut {
+        frozen: Option<Result<(), String>>,
+    },
+    /// An overlay on a point of this kind.
+    Overlay {
+        kind: PointKind,
     },
     /// A peer that became our replica: the state that it has.
     Yielded {
         base: DeltaId,
     },
+    /// Done, but deltas cannot simply go on.
+    TrackingLost {
+        why: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StepFailure {
-    /// No route, no answer, cut stream, full disk over there: worth another try.
+    /// A full disk over there, a tool that failed: worth another try.
     Recoverable(String),
+    /// No route, no answer, a cut stream: worth another try, too.
+    Unreachable(String),
     /// The peer asked to come back soon.
     Busy(String),
     /// Not enough room in the spool: this cycle is skipped, nothing is lost.
@@ -78,6 +110,7 @@ impl StepFailure {
     pub fn reason(&self) -> &str {
         match self {
             Self::Recoverable(reason)
+            | Self::Unreachable(reason)
             | Self::Busy(reason)
             | Self::NoSpace(reason)
             | Self::ResyncNeeded(reason)
@@ -97,12 +130,12 @@ pub enum Effect {
     CancelStep,
     /// Superseded: stop the guest's processors at once.
     PauseVm,
-    /// The token came back while the VM was paused here.
-    ResumeVm,
     /// Tell the peer how we stand.
     Greet,
     /// The operation under way has ended; `None`: well.
     Finished { failure: Option<String> },
+    /// An operation that waited, or was put off, will not begin.
+    NotBegun { reason: String },
 }
 
 /// An operation that is not possible now; nothing was changed.

@@ -9,10 +9,29 @@ use model::{Mode, ReplicationState, generation::Precedence};
 
 /// Applies the peer's standing. Returns what has to be done at once.
 pub fn learn(r: &mut Relationship, ctx: Context, theirs: &Standing, running_here: bool) -> Vec<Effect> {
+    r.peer_latest = theirs.latest.filter(|_| theirs.mode.is_replica());
+    // The replica that fed this one has become the primary.
+    if r.mode == Mode::ExtendedReplica && theirs.mode == Mode::Primary {
+        r.mode = Mode::Replica;
+    }
+    if r.token.generation() == &theirs.generation {
+        same(r, theirs);
+        return vec![];
+    }
+    learn_beyond(r, ctx, theirs, running_here)
+}
+
+/// Applies what a host that is not the peer knows of the right to run the VM. That it knows no more than we do
+/// tells nothing about the peer.
+pub fn learn_beyond(
+    r: &mut Relationship,
+    ctx: Context,
+    theirs: &Standing,
+    running_here: bool,
+) -> Vec<Effect> {
     let mut effects = vec![];
-    r.peer_latest = theirs.latest.filter(|_| theirs.mode == Mode::Replica);
     match r.token.generation().against(&theirs.generation) {
-        Precedence::Same => same(r, theirs),
+        Precedence::Same => {}
         Precedence::Ours => {}
         Precedence::Theirs => newer(r, ctx, theirs, running_here, &mut effects),
         Precedence::Conflict => conflict(r, ctx, theirs, running_here),
@@ -26,6 +45,10 @@ fn same(r: &mut Relationship, theirs: &Standing) {
             *acknowledged = true;
         }
         (Token::Released { to, .. }, TokenKind::Held) => {
+            r.token = Token::Elsewhere { generation: to.clone() }
+        }
+        // Given to a host beyond the peer: the peer has it on its disk, and tells that host.
+        (Token::Released { to, .. }, TokenKind::Elsewhere) if to.owner != r.peer => {
             r.token = Token::Elsewhere { generation: to.clone() }
         }
         _ => {}
@@ -51,15 +74,24 @@ fn newer(
         (TokenKind::Released, _) if ours => r.token = Token::Offered { generation },
         // They promised to refuse what we had released, and the answer to us was lost: it is asked for again.
         (TokenKind::Elsewhere, Token::Released { .. }) if ours => {}
+        // A host beyond them gave it to us, and they pass that on.
+        (TokenKind::Elsewhere, Token::Held { .. }) if ours => {
+            r.superseded = None;
+            r.token = Token::Held { generation, acknowledged: false };
+        }
+        (TokenKind::Elsewhere, _) if ours => r.token = Token::Offered { generation },
         (_, Token::Held { .. }) => supersede(r, ctx, theirs, running_here, effects),
         _ => r.token = Token::Elsewhere { generation },
     }
 }
 
-/// Equal numbers, different random ids. Whoever does not hold gives way; two holders need an operator.
+/// Equal numbers, different random ids. Whoever does not hold gives way; two holders need an operator, be it that
+/// they hear of each other through a host between them.
 fn conflict(r: &mut Relationship, ctx: Context, theirs: &Standing, running_here: bool) {
+    // Who does not hold it himself may know a third host that does.
+    let third = ![&r.host, &r.peer].contains(&&theirs.generation.owner);
     match (&r.token, theirs.token) {
-        (Token::Held { .. }, TokenKind::Held) => {
+        (Token::Held { .. }, kind) if kind == TokenKind::Held || third => {
             // A failed-over replica keeps its state: from there it can be reverted.
             if r.mode == Mode::Primary {
                 r.state = ReplicationState::Critical;

@@ -5,8 +5,12 @@
 //! The engine knows no clock, no file, no socket, no task.
 
 pub mod apply;
+pub mod begin;
 pub mod event;
+mod failback;
 mod failure;
+pub mod forward;
+mod interval;
 pub mod learn;
 pub mod operation;
 mod permit;
@@ -14,15 +18,20 @@ pub mod plan;
 mod progress;
 pub mod relationship;
 pub mod retry;
+mod scrub;
 pub mod standing;
 #[cfg(test)]
 mod testing;
 pub mod token;
 pub mod undo;
 
+pub use begin::Scheduled;
 pub use event::{Context, Effect, Event, Refusal, StepFailure, StepResult};
+pub use failure::GIVEN_UP;
+pub use forward::Upstream;
+pub use interval::Interval;
 pub use operation::Operation;
 pub use plan::{CutKind, Step, Work, WorkKind};
-pub use relationship::{FailedOver, FailoverType, Relationship, Settings, Statistics, Superseded};
+pub use relationship::{FailedOver, FailoverType, Relationship, Settings, Statistics, Superseded, Window};
 pub use standing::{OfferAnswer, Standing};
 pub use token::Token;

@@ -5,8 +5,8 @@
 //! taken before the domain is defined; an overlay is made before the token is claimed; lists are recorded
 //! before points are hidden; a peer is adopted before anything is shipped to it.
 
-use crate::{Operation, Relationship};
-use model::{DeltaId, Generation, Mode, ReplicationState};
+use crate::{Operation, Relationship, Settings};
+use model::{DeltaId, Generation, HostName, Mode, PointKind, ReplicationState};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub enum CutKind {
     Full,
     /// What differs from the state that the peer has.
     Compare,
+    /// What differs from the state that the peer has, both read from the disks whatever is known of them.
+    Scrub,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +35,16 @@ pub enum Step {
     Release(Generation),
     /// The peer has durably promised to refuse what we had released.
     Reclaim(Generation),
+    /// The host that points were forwarded to, which has `base`, is the peer from now on.
+    Repeer {
+        peer: HostName,
+        base: DeltaId,
+        settings: Box<Settings>,
+    },
 
     // Turns: cut, ship, settle.
+    /// Take another set of disks into the records of both hosts.
+    TakeDisks,
     Cut {
         delta: DeltaId,
         base: Option<DeltaId>,
@@ -43,11 +53,20 @@ pub enum Step {
     Ship {
         delta: DeltaId,
     },
+    /// Instead of shipping: write the delta to files.
+    Export {
+        delta: DeltaId,
+    },
     Settle {
         delta: DeltaId,
     },
     Abandon {
         delta: DeltaId,
+    },
+    /// Send a point that is kept here to a peer that has `base`: what differs.
+    SendPoint {
+        point: DeltaId,
+        base: DeltaId,
     },
 
     // The domain.
@@ -103,13 +122,20 @@ pub enum Step {
     },
     AskPrepare {
         force: bool,
+        #[serde(default)]
+        keep: bool,
     },
     AskFailover {
         start: bool,
     },
+    AskSeed {
+        id: DeltaId,
+    },
     AskYield,
     AskFeed {
         base: DeltaId,
+        #[serde(default)]
+        point: Option<DeltaId>,
     },
 }
 
@@ -124,6 +150,7 @@ impl Step {
                 | Self::Take
                 | Self::Release(_)
                 | Self::Reclaim(_)
+                | Self::Repeer { .. }
         )
     }
 
@@ -141,12 +168,17 @@ impl Step {
             Self::Take => "take",
             Self::Release(_) => "release",
             Self::Reclaim(_) => "reclaim",
+            Self::Repeer { .. } => "make the third host the peer",
+            Self::TakeDisks => "take the disks",
             Self::Cut { how: CutKind::Incremental, .. } => "cut",
             Self::Cut { how: CutKind::Full, .. } => "cut everything",
             Self::Cut { how: CutKind::Compare, .. } => "cut and compare",
+            Self::Cut { how: CutKind::Scrub, .. } => "cut and read everything",
             Self::Ship { .. } => "ship",
+            Self::Export { .. } => "export",
             Self::Settle { .. } => "settle",
             Self::Abandon { .. } => "abandon",
+            Self::SendPoint { .. } => "send the point",
             Self::StopGuest { .. } => "stop the guest",
             Self::DestroyVm => "stop the VM",
             Self::Undefine => "undefine",
@@ -167,6 +199,7 @@ impl Step {
             Self::TellWithdraw { .. } => "withdraw the hand-over",
             Self::AskPrepare { .. } => "ask the peer to prepare",
             Self::AskFailover { .. } => "ask the peer to take over",
+            Self::AskSeed { .. } => "ask the peer to take its seed",
             Self::AskYield => "ask the peer to become the replica",
             Self::AskFeed { .. } => "ask the peer to send",
         }
@@ -177,8 +210,11 @@ impl Step {
 #[serde(rename_all = "kebab-case")]
 pub enum WorkKind {
     FirstCopy,
+    Export,
     Cycle,
     Resync,
+    Scrub,
+    DiskUpdate,
     Abandon,
     Prepare,
     CancelPrepare,
@@ -187,6 +223,8 @@ pub enum WorkKind {
     Revert,
     Commit,
     Reverse,
+    ChangeToPrimary,
+    Seed,
     Yield,
     Feed,
     Failback,
@@ -199,8 +237,11 @@ impl WorkKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::FirstCopy => "first copy",
+            Self::Export => "export of the first copy",
             Self::Cycle => "cycle",
             Self::Resync => "resynchronization",
+            Self::Scrub => "scrub",
+            Self::DiskUpdate => "update of the disks",
             Self::Abandon => "clean-up of a cut",
             Self::Prepare => "planned failover",
             Self::CancelPrepare => "cancelling a planned failover",
@@ -209,6 +250,8 @@ impl WorkKind {
             Self::Revert => "revert",
             Self::Commit => "commit",
             Self::Reverse => "reverse",
+            Self::ChangeToPrimary => "becoming the primary of the third host",
+            Self::Seed => "taking the seed",
             Self::Yield => "becoming the replica",
             Self::Feed => "becoming the primary",
             Self::Failback => "failback",
@@ -220,7 +263,10 @@ impl WorkKind {
 
     /// A cut on its way to the peer: may be given up for something more urgent.
     pub fn is_turn(self) -> bool {
-        matches!(self, Self::FirstCopy | Self::Cycle | Self::Resync)
+        matches!(
+            self,
+            Self::FirstCopy | Self::Export | Self::Cycle | Self::Resync | Self::Scrub | Self::DiskUpdate
+        )
     }
 }
 
@@ -233,17 +279,41 @@ pub struct Work {
     /// That step has failed and is not under way: it is tried again when the wait of the retry ends.
     #[serde(default)]
     pub waits: bool,
+    /// An operator cancelled it: it ends as soon as it can, and is not begun again.
+    #[serde(default)]
+    pub cancelled: bool,
     /// The state to go back to when the operation is refused.
     pub before: ReplicationState,
     /// Why it is being undone, or what went wrong on the way without stopping it.
     pub failure: Option<String>,
     /// The guest ran when this began.
     pub guest_ran: bool,
+    /// The cut shall be application-consistent.
+    #[serde(default)]
+    pub freezes: bool,
+    /// The turn had to wait for others.
+    #[serde(default)]
+    pub waited: bool,
+    /// What kind of point the cut makes, or the overlay stands on, once that is known.
+    #[serde(default)]
+    pub point_kind: Option<PointKind>,
 }
 
 impl Work {
     pub fn new(kind: WorkKind, before: ReplicationState, plan: Vec<Step>) -> Self {
-        Self { kind, plan, at: 0, waits: false, before, failure: None, guest_ran: false }
+        Self {
+            kind,
+            plan,
+            at: 0,
+            waits: false,
+            cancelled: false,
+            before,
+            failure: None,
+            guest_ran: false,
+            freezes: false,
+            waited: false,
+            point_kind: None,
+        }
     }
 
     pub fn step(&self) -> Option<&Step> {
@@ -252,10 +322,34 @@ impl Work {
 
     /// The delta of a turn.
     pub fn delta(&self) -> Option<DeltaId> {
-        self.plan.iter().find_map(|step| match step {
-            Step::Cut { delta, .. } | Step::Abandon { delta } => Some(*delta),
-            _ => None,
-        })
+        let cut = |step: &Step| if let Step::Cut { delta, .. } = step { Some(*delta) } else { None };
+        let given_up = |step: &Step| if let Step::Abandon { delta } = step { Some(*delta) } else { None };
+        self.plan.iter().find_map(cut).or_else(|| self.plan.iter().find_map(given_up))
+    }
+
+    /// Cuts anew under the id `fresh` by comparing, where tracking turns out to be lost on the way of a plan that
+    /// cannot be begun anew as a turn can: nothing has reached the peer. False when it compares already.
+    pub fn compare_instead(&mut self, fresh: DeltaId, peer_has: Option<DeltaId>) -> bool {
+        let incremental = |step: &Step| matches!(step, Step::Cut { how: CutKind::Incremental, .. });
+        let Some(at) = self.plan.iter().position(incremental) else { return false };
+        let Some(old) = self.delta() else { return false };
+        for step in &mut self.plan[at..] {
+            match step {
+                Step::Cut { delta, base, how } => {
+                    (*delta, *base, *how) = (fresh, peer_has, CutKind::Compare);
+                }
+                Step::Ship { delta } | Step::Settle { delta } => *delta = fresh,
+                _ => {}
+            }
+        }
+        self.plan.insert(at, Step::Abandon { delta: old });
+        self.at = at;
+        true
+    }
+
+    /// Has the delta arrived where it is durable.
+    pub fn delivered(&self) -> bool {
+        self.passed(|step| matches!(step, Step::Ship { .. } | Step::Export { .. }))
     }
 
     /// Has this step been passed.
@@ -266,8 +360,9 @@ impl Work {
 
 pub fn turn(kind: WorkKind, before: ReplicationState, delta: DeltaId, base: Option<DeltaId>) -> Work {
     let how = match kind {
-        WorkKind::FirstCopy => CutKind::Full,
-        WorkKind::Resync => CutKind::Compare,
+        WorkKind::FirstCopy | WorkKind::Export => CutKind::Full,
+        WorkKind::Resync | WorkKind::DiskUpdate => CutKind::Compare,
+        WorkKind::Scrub => CutKind::Scrub,
         _ => CutKind::Incremental,
     };
     let plan = vec![
@@ -277,6 +372,24 @@ pub fn turn(kind: WorkKind, before: ReplicationState, delta: DeltaId, base: Opti
         Step::Set(ReplicationState::Replicating),
     ];
     Work::new(kind, before, plan)
+}
+
+/// Everything, or what differs from the seed that the peer has.
+fn first_copy(r: &Relationship, delta: DeltaId) -> Work {
+    let mut work = turn(WorkKind::FirstCopy, r.state, delta, r.seed);
+    if let (Some(id), Some(Step::Cut { how, .. })) = (r.seed, work.plan.first_mut()) {
+        *how = CutKind::Compare;
+        work.plan.insert(0, Step::AskSeed { id });
+    }
+    work
+}
+
+/// All disks in one cut, so that the point holds the new one, too, at the same instant; what the peer has of the
+/// others is known by their digests.
+pub fn disk_update(delta: DeltaId, base: Option<DeltaId>) -> Work {
+    let mut work = turn(WorkKind::DiskUpdate, ReplicationState::DiskUpdateInProgress, delta, base);
+    work.plan.insert(0, Step::TakeDisks);
+    work
 }
 
 /// Making the VM of the failed-over point ours for good, before its changes go the other way.
@@ -311,18 +424,32 @@ pub fn plan(relationship: &Relationship, operation: &Operation, fresh: uuid::Uui
     };
     let work = |kind, plan| Some(Work::new(kind, r.state, plan));
     match operation {
-        Operation::StartReplication => Some(turn(WorkKind::FirstCopy, r.state, delta, None)),
+        Operation::StartReplication if r.is_extended() => r.first_forward(),
+        Operation::StartReplication => Some(first_copy(r, delta)),
+        Operation::Export => {
+            let cut = Step::Cut { delta, base: None, how: CutKind::Full };
+            work(WorkKind::Export, vec![cut, Step::Export { delta }, Step::Settle { delta }])
+        }
+        Operation::Scrub => Some(turn(WorkKind::Scrub, r.state, delta, r.latest)),
+        Operation::Seed { id } => {
+            let id = *id;
+            work(WorkKind::Seed, vec![Step::Undefine, Step::Rehash { id }, Step::Adopt { id }])
+        }
         Operation::Failover { point, start } => {
             let offered = matches!(r.token, crate::Token::Offered { .. });
             let right = if offered { Step::Take } else { Step::Claim(to(&r.host, 1)) };
-            let mut plan = take_over(Some(*point), overlay, right, *start);
+            let mut plan = take_over(Some(point.or(r.latest)?), overlay, right, *start);
             plan.push(Step::Set(S::Recovered));
             work(WorkKind::Failover, plan)
         }
-        Operation::Prepare { force, then_fail_over } => {
+        Operation::Prepare { force, then_fail_over, .. } => {
+            let (base, how) = match &r.resync {
+                None => (r.latest, CutKind::Incremental),
+                Some(_) => (r.peer_latest.or(r.latest), CutKind::Compare),
+            };
             let mut plan = vec![
                 Step::StopGuest { force: *force },
-                Step::Cut { delta, base: r.latest, how: CutKind::Incremental },
+                Step::Cut { delta, base, how },
                 Step::Ship { delta },
                 Step::Settle { delta },
                 Step::Undefine,
@@ -334,7 +461,7 @@ pub fn plan(relationship: &Relationship, operation: &Operation, fresh: uuid::Uui
             work(WorkKind::Prepare, plan)
         }
         Operation::PlannedFailover { start } => {
-            let mut plan = vec![Step::AskPrepare { force: false }];
+            let mut plan = vec![Step::AskPrepare { force: false, keep: false }];
             plan.extend(take_over(None, overlay, Step::Take, *start));
             plan.push(Step::Set(S::Recovered));
             work(WorkKind::PlannedFailover, plan)
@@ -349,7 +476,7 @@ pub fn plan(relationship: &Relationship, operation: &Operation, fresh: uuid::Uui
             ];
             work(WorkKind::CancelPrepare, plan)
         }
-        Operation::Revert => work(WorkKind::Revert, revert(r, to(&r.peer, 1))),
+        Operation::Revert => work(WorkKind::Revert, revert(r, to(&r.gives_back_to(), 1))),
         Operation::Commit => {
             work(WorkKind::Commit, vec![Step::RecordLists, Step::HidePoints, Step::Set(S::Committed)])
         }
@@ -359,8 +486,18 @@ pub fn plan(relationship: &Relationship, operation: &Operation, fresh: uuid::Uui
             plan.push(Step::Set(S::Replicating));
             work(WorkKind::Reverse, plan)
         }
-        Operation::Feed { .. } => {
-            let mut plan = if r.mode == Mode::Primary { vec![] } else { promotion().to_vec() };
+        Operation::ChangeToPrimary { peer, base, settings } => {
+            let repeer = Step::Repeer { peer: peer.clone(), base: *base, settings: settings.clone() };
+            let [lists, hide, promote, become_primary] = promotion();
+            let set = Step::Set(S::Replicating);
+            work(WorkKind::ChangeToPrimary, vec![lists, hide, promote, repeer, become_primary, set])
+        }
+        Operation::Feed { base, point } => {
+            let mut plan: Vec<Step> =
+                point.map(|point| Step::SendPoint { point, base: *base }).into_iter().collect();
+            if r.mode != Mode::Primary {
+                plan.extend(promotion());
+            }
             plan.push(Step::Set(S::Replicating));
             work(WorkKind::Feed, plan)
         }
@@ -371,7 +508,7 @@ pub fn plan(relationship: &Relationship, operation: &Operation, fresh: uuid::Uui
                     vec![Step::Adopt { id: latest }, Step::Become(Mode::Replica), Step::Set(S::Replicating)]
                 }
                 // Failed over here, then taken over from there: what the VM wrote is kept as a point.
-                _ if r.mode == Mode::Replica => {
+                _ if r.mode.is_replica() => {
                     let mut plan = vec![Step::DestroyVm, Step::RecordLists, Step::HidePoints, Step::Promote];
                     plan.extend(become_replica(delta, S::WaitingForInitialReplication));
                     plan
@@ -380,20 +517,24 @@ pub fn plan(relationship: &Relationship, operation: &Operation, fresh: uuid::Uui
             };
             work(WorkKind::Yield, plan)
         }
-        Operation::Failback => {
+        Operation::Failback { point } => {
             let mut plan = become_replica(delta, S::FailbackInProgress);
-            plan.push(Step::AskFeed { base: delta });
+            plan.push(Step::AskFeed { base: delta, point: *point });
             work(WorkKind::Failback, plan)
         }
         Operation::CompleteFailback { point, force } => {
-            let mut plan = vec![Step::AskPrepare { force: *force }];
-            plan.extend(take_over(*point, overlay, Step::Take, true));
+            let point = point.or(r.comes_home_as_of);
+            let mut plan = vec![Step::AskPrepare { force: *force, keep: point.is_some() }];
+            plan.extend(take_over(point, overlay, Step::Take, true));
             plan.push(Step::AskYield);
             plan.extend(promotion());
             plan.push(Step::Set(S::Replicating));
             work(WorkKind::CompleteFailback, plan)
         }
-        Operation::Suspend
+        Operation::Later { .. }
+        | Operation::UpdateDisks
+        | Operation::CancelStart
+        | Operation::Suspend
         | Operation::Resume
         | Operation::Resynchronize
         | Operation::CancelResynchronize

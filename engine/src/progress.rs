@@ -2,7 +2,7 @@
 
 use crate::{
     Context, Effect, FailedOver, FailoverType, Relationship, Step, StepResult, Token, Work, WorkKind,
-    failure::BUSY_WAIT_MS,
+    failure::{BUSY_WAIT_MS, GIVEN_UP},
     undo::{is_through, overtaken},
 };
 use model::{Mode, PointKind, ReplicationState as S};
@@ -10,7 +10,9 @@ use model::{Mode, PointKind, ReplicationState as S};
 impl Relationship {
     /// Applies steps of the record until one has to be carried out, or the work has ended.
     pub(crate) fn run_step(&mut self, ctx: Context, effects: &mut Vec<Effect>) {
-        while let Some(work) = &mut self.work {
+        while !self.rests()
+            && let Some(work) = &mut self.work
+        {
             if work.waits && self.retry.is_waiting(ctx.now_ms) {
                 return;
             }
@@ -61,6 +63,7 @@ impl Relationship {
                     self.superseded = None;
                     self.failed_over = None;
                     self.resync = None;
+                    self.keeps_last = false;
                 }
             }
             Step::Claim(generation) => {
@@ -77,11 +80,16 @@ impl Relationship {
                 if self.token.is_held() {
                     self.token = Token::Released { to: self.ahead(to), withdrawing: None };
                 }
+                // What was not tracked went with the overlay.
+                if self.mode == Mode::Replica {
+                    self.resync = None;
+                }
                 self.superseded = None;
                 self.failed_over = None;
                 self.wants_running = false;
             }
             Step::Reclaim(generation) => self.token = Token::Held { generation, acknowledged: false },
+            Step::Repeer { peer, base, settings } => self.repeer(peer, base, *settings),
             _ => {}
         }
     }
@@ -92,8 +100,10 @@ impl Relationship {
     }
 
     pub(crate) fn hold(&mut self, ctx: Context, generation: model::Generation, kind: FailoverType) {
+        self.taken_from = Some(self.token.generation().owner.clone());
         self.token = Token::Held { generation, acknowledged: false };
         self.superseded = None;
+        self.comes_home_as_of = None;
         let Some(work) = &self.work else { return };
         let made = work.plan.iter().find_map(|step| match step {
             Step::MakeOverlay { point, overlay } => Some((*point, *overlay)),
@@ -106,9 +116,11 @@ impl Relationship {
             self.wants_running = work.plan.contains(&Step::StartVm);
             let point_kind = match kind {
                 FailoverType::Planned => PointKind::Planned,
-                FailoverType::Unplanned => PointKind::Regular,
+                FailoverType::Unplanned => work.point_kind.unwrap_or(PointKind::Regular),
             };
             self.failed_over = Some(FailedOver { point, overlay, kind, point_kind, at_ms: ctx.now_ms });
+            // Until the step that tracks, which a VM that is left off does without.
+            self.resync = Some("changes since the failover are not tracked".to_owned());
         }
     }
 
@@ -121,13 +133,23 @@ impl Relationship {
             (Step::AskPrepare { .. }, _) if !is_through(self, &step) => {
                 return self.try_soon(ctx, BUSY_WAIT_MS, "waiting for the other host's hand-over".to_owned());
             }
+            (Step::Cut { .. }, StepResult::Cut { frozen }) => self.cut_made(ctx, frozen.clone()),
+            (Step::MakeOverlay { .. }, StepResult::Overlay { kind }) => {
+                self.work.iter_mut().for_each(|work| work.point_kind = Some(*kind));
+            }
             // Durable with the record, before anything is settled.
-            (Step::Ship { delta }, StepResult::Bytes { bytes }) => {
-                self.latest = Some(*delta);
+            (Step::Ship { delta }, StepResult::Bytes { bytes } | StepResult::Scrubbed { bytes, .. }) => {
+                if let StepResult::Scrubbed { repaired, .. } = &result {
+                    self.note_scrub(*repaired, ctx.now_ms);
+                }
+                (self.latest, self.peer_latest) = (Some(*delta), Some(*delta));
+                let kind = self.work.as_ref().and_then(|work| work.point_kind).unwrap_or(PointKind::Regular);
+                self.note_delta(kind, ctx.now_ms);
                 self.resync = self.work.as_mut().and_then(|work| work.failure.take());
                 self.statistics.sent_bytes += bytes;
                 self.statistics.last_cycle_bytes = *bytes;
             }
+            (Step::Export { delta }, _) => self.exported = Some(*delta),
             (Step::AskYield, StepResult::Yielded { base }) => {
                 let base = *base;
                 self.peer_has(base);
@@ -136,7 +158,20 @@ impl Relationship {
             (Step::HidePoints, _) if kind == WorkKind::Commit => {
                 self.latest = self.failed_over.as_ref().map(|f| f.point).or(self.latest);
             }
+            (Step::SendPoint { point, .. }, _) => {
+                let point = *point;
+                self.peer_has(point);
+                self.peer_latest = Some(point);
+                if let StepResult::Bytes { bytes } = result {
+                    self.statistics.sent_bytes += bytes;
+                }
+            }
             (Step::Adopt { id }, _) => self.latest = Some(*id),
+            (Step::Track, _) if self.may_run() => self.resync = None,
+            (Step::Flatten { .. }, StepResult::TrackingLost { why }) => {
+                self.failed_over = None;
+                self.resync = Some(why.clone());
+            }
             (Step::Flatten { .. }, _) => self.failed_over = None,
             // Superseded while it was being started.
             (Step::StartVm | Step::ResumeVm, _) if !self.may_run() => effects.push(Effect::PauseVm),
@@ -148,30 +183,77 @@ impl Relationship {
         }
         let work = self.work.as_mut().expect("checked above");
         work.at += 1;
+        let cancelled = work.cancelled;
         // A step that ended well although it was asked to stop: what waits goes first, where it can.
         let give_up = kind.is_turn()
-            && matches!(work.step(), Some(Step::Ship { .. }))
-            && (self.waiting.is_some() || !self.token.is_held());
-        if give_up {
+            && matches!(work.step(), Some(Step::Ship { .. } | Step::Export { .. }))
+            && (cancelled || self.waiting.is_some() || !self.may_send());
+        if cancelled && self.may_take_prepare_back(ctx) {
+            self.take_back(ctx, GIVEN_UP.to_owned(), effects);
+        } else if give_up && self.may_rest() {
+            self.rest();
+        } else if give_up {
             self.give_up_turn(ctx, effects);
         } else {
             self.run_step(ctx, effects);
         }
     }
 
+    /// Notes whether the cut is what it should be. A guest that is off has nothing to freeze: the next cut
+    /// asks again.
+    fn cut_made(&mut self, ctx: Context, frozen: Option<Result<(), String>>) {
+        let Some(work) = &mut self.work else { return };
+        work.point_kind = Some(match (work.kind, &frozen) {
+            (WorkKind::Prepare, _) => PointKind::Planned,
+            (_, Some(Ok(()))) => PointKind::ApplicationConsistent,
+            _ => PointKind::Regular,
+        });
+        let Some(frozen) = frozen else { return };
+        let every_ms = i64::from(self.settings.app_consistent_every_s) * 1000;
+        self.next_consistent_ms = ctx.now_ms + every_ms;
+        self.statistics.consistent_failed += u64::from(frozen.is_err());
+        self.statistics.interval.consistent_failed += u64::from(frozen.is_err());
+        self.statistics.consistent_failure = frozen.err();
+    }
+
     pub(crate) fn work_ended(&mut self, ctx: Context, effects: &mut Vec<Effect>) {
         let Some(work) = self.work.take() else { return };
         match work.kind {
-            WorkKind::Cycle | WorkKind::FirstCopy | WorkKind::Resync => {
-                self.statistics.cycles_succeeded += 1;
-                self.statistics.last_success_ms = Some(ctx.now_ms);
-                if let Some(started) = self.statistics.cycle_started_ms.take() {
-                    self.statistics.last_cycle_ms = u64::try_from(ctx.now_ms - started).unwrap_or(0);
+            WorkKind::Cycle
+            | WorkKind::FirstCopy
+            | WorkKind::Resync
+            | WorkKind::Scrub
+            | WorkKind::DiskUpdate => {
+                let s = &mut self.statistics;
+                s.cycles_succeeded += 1;
+                s.last_success_ms = Some(ctx.now_ms);
+                if let Some(started) = s.cycle_started_ms.take() {
+                    s.last_cycle_ms = u64::try_from(ctx.now_ms - started).unwrap_or(0);
+                }
+                s.interval.succeeded(s.last_cycle_bytes, s.last_cycle_ms);
+                if work.kind == WorkKind::Scrub {
+                    self.next_cycle_ms = ctx.now_ms + i64::from(self.settings.interval_s) * 1000;
+                }
+                // Tracking was lost while it was on its way.
+                if self.resync.is_some() && self.state == S::Replicating {
+                    self.need_resync(ctx);
                 }
             }
-            WorkKind::Abandon if self.resync.is_some() && self.may_run() && self.mode == Mode::Primary => {
-                let auto = self.settings.auto_resynchronize;
-                self.state = if auto { S::Resynchronizing } else { S::WaitingForResynchronize };
+            WorkKind::Failback if self.state == S::FailbackInProgress && self.was_fed(&work) => {
+                self.state = S::FailbackComplete;
+            }
+            // It compares when it goes on.
+            WorkKind::Abandon if self.state == S::ResynchronizeSuspended && !work.cancelled => {}
+            WorkKind::Abandon if matches!(self.state, S::DiskUpdateInProgress | S::DiskUpdateCritical) => {}
+            WorkKind::Abandon if self.resync.is_some() && self.may_send() && self.mode == Mode::Primary => {
+                // A comparison that had begun goes on, whoever began it.
+                if work.cancelled {
+                    self.state = S::WaitingForResynchronize;
+                } else if work.before == S::Resynchronizing {
+                    self.state = S::Resynchronizing;
+                } else {
+                    self.need_resync(ctx);
+                }
             }
             _ => {}
         }

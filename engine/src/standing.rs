@@ -63,7 +63,11 @@ impl crate::Relationship {
             Precedence::Ours | Precedence::Conflict => return OfferAnswer::StaleGeneration,
             Precedence::Same | Precedence::Theirs => {}
         }
-        if self.mode != Mode::Replica || self.may_run() {
+        // Superseded, it stands on its overlay until it is reverted.
+        if self.mode == Mode::ExtendedReplica && self.failed_over.is_some() {
+            return OfferAnswer::FailedOverUncommitted;
+        }
+        if !self.mode.is_replica() || self.may_run() {
             return OfferAnswer::StaleGeneration;
         }
         match self.state {
@@ -84,7 +88,7 @@ impl crate::Relationship {
     /// The state in which this host can be fed, once it is the peer's replica: what the peer that asked us to
     /// yield waits for. A failback that only waits to be fed has yielded too.
     pub fn yielded(&self) -> Option<DeltaId> {
-        let is_replica = self.mode == Mode::Replica && !self.may_run() && self.failed_over.is_none();
+        let is_replica = self.mode.is_replica() && !self.may_run() && self.failed_over.is_none();
         self.latest.filter(|_| is_replica && !self.is_occupied())
     }
 

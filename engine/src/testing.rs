@@ -17,7 +17,7 @@ pub fn delta(number: u128) -> DeltaId {
 }
 
 pub fn context(now_ms: i64) -> Context {
-    Context { now_ms, fresh: Uuid::new_v4() }
+    Context { now_ms, utc_offset_min: 0, fresh: Uuid::new_v4() }
 }
 
 /// The record of host `a`, whose peer is `b`.
@@ -26,8 +26,9 @@ pub fn record(mode: Mode, state: ReplicationState, token: Token) -> Relationship
         interval_s: 30,
         history: 0,
         history_every_s: 3600,
-        bandwidth_bytes_per_s: None,
         auto_resynchronize: true,
+        compress: true,
+        ..Settings::default()
     };
     let mut record = Relationship::primary(VmId(Uuid::nil()), "vm".into(), host("a"), host("b"), settings);
     (record.mode, record.state, record.token) = (mode, state, token);

@@ -1,7 +1,7 @@
 //! When a plan cannot go on as it was made: taking it back, finding that its goal is reached already, and
 //! noticing that the token it rests on has moved.
 
-use crate::{Relationship, Step, Token, Work, WorkKind, plan::revert};
+use crate::{Operation, Relationship, Step, Token, Work, WorkKind, plan::revert};
 use model::{DeltaId, Generation, ReplicationState};
 
 /// How a refused operation is taken back, from the step at which it failed; `None`: it cannot be taken
@@ -16,6 +16,8 @@ pub fn undo(relationship: &Relationship, work: &Work, fresh: uuid::Uuid) -> Opti
                 return None;
             }
             if work.at >= 1 && !shipped {
+                // One that was to be given up for a comparison may still be there.
+                plan.extend(work.plan.iter().filter(|step| matches!(step, Step::Abandon { .. })).cloned());
                 plan.extend(work.delta().map(|delta| Step::Abandon { delta }));
             }
             if work.at >= 1 && r.may_run() {
@@ -31,14 +33,20 @@ pub fn undo(relationship: &Relationship, work: &Work, fresh: uuid::Uuid) -> Opti
             }
         }
         WorkKind::Failover if work.passed(|step| matches!(step, Step::Claim(_))) => {
-            let to =
-                Generation { number: r.token.generation().number + 1, owner: r.peer.clone(), nonce: fresh };
+            let to = Generation {
+                number: r.token.generation().number + 1,
+                owner: r.gives_back_to(),
+                nonce: fresh,
+            };
             plan = revert(r, to);
             return Some(plan);
         }
         WorkKind::Reverse if work.at == 0 => {}
         WorkKind::CancelPrepare if work.at == 0 => {}
         WorkKind::Failback if work.at == 0 => {}
+        // Become a replica already, it stays one.
+        WorkKind::Failback if r.waiting == Some(Operation::CancelFailback) => return Some(vec![]),
+        WorkKind::Feed if matches!(work.step(), Some(Step::SendPoint { .. })) => {}
         _ => return None,
     }
     plan.push(Step::Set(work.before));
@@ -51,7 +59,10 @@ pub fn is_through(relationship: &Relationship, step: &Step) -> bool {
     match step {
         Step::AskPrepare { .. } => matches!(token, Token::Offered { .. }),
         Step::TellRelease | Step::AskFailover { .. } => !matches!(token, Token::Released { .. }),
-        Step::AskFeed { base } => relationship.latest != Some(*base),
+        Step::AskFeed { base, point } => {
+            let latest = relationship.latest;
+            latest != Some(*base) && (point.is_none() || latest != *point)
+        }
         _ => false,
     }
 }
@@ -61,11 +72,12 @@ pub fn overtaken(relationship: &Relationship) -> Option<(Vec<Step>, &'static str
     const TAKEN: &str = "the other host took over";
     let r = relationship;
     let work = r.work.as_ref()?;
-    let passed_ship = work.passed(|step| matches!(step, Step::Ship { .. }));
+    let passed_ship = work.delivered();
     let released = work.passed(|step| matches!(step, Step::Release(_)));
     let abandon = |delta: DeltaId| vec![Step::Abandon { delta }];
     match (work.kind, work.step()?, &r.token) {
         (_, _, Token::Held { .. }) => None,
+        _ if r.is_extended() => None,
         (kind, ..) if kind.is_turn() => {
             work.delta().filter(|_| !passed_ship).map(|delta| (abandon(delta), TAKEN))
         }
@@ -85,6 +97,7 @@ pub fn overtaken(relationship: &Relationship) -> Option<(Vec<Step>, &'static str
             };
             Some((vec![Step::Set(state)], TAKEN))
         }
+        (_, Step::SendPoint { .. }, _) => Some((vec![Step::Set(work.before)], TAKEN)),
         (WorkKind::Failback, Step::AskFeed { .. }, Token::Offered { .. }) => {
             Some((vec![], "the other host gave the VM back: fail over here"))
         }

@@ -21,6 +21,9 @@ struct Variant {
     superseded: bool,
 }
 
+/// The variant of a replica that has received nothing yet.
+const EMPTY: &str = "empty";
+
 fn held(generation: Generation) -> Token {
     Token::Held { generation, acknowledged: true }
 }
@@ -40,13 +43,18 @@ fn elsewhere(generation: Generation) -> Token {
 fn variants(mode: Mode, state: S) -> Vec<Variant> {
     let variant = |name, token, failed_over, superseded| Variant { name, token, failed_over, superseded };
     match (mode, state) {
-        (Mode::Replica, S::Recovered | S::Committed) => vec![
+        (Mode::Replica | Mode::ExtendedReplica, S::Recovered | S::Committed) => vec![
             variant("planned", held, Some(FailoverType::Planned), false),
             variant("unplanned", held, Some(FailoverType::Unplanned), false),
             variant("superseded", elsewhere, Some(FailoverType::Unplanned), true),
             variant("both took over", held, Some(FailoverType::Unplanned), true),
         ],
-        (Mode::Replica, _) => {
+        (Mode::Replica, S::WaitingForInitialReplication) => vec![
+            variant("offered", offered, None, false),
+            variant("not offered", elsewhere, None, false),
+            variant(EMPTY, elsewhere, None, false),
+        ],
+        (Mode::Replica | Mode::ExtendedReplica, _) => {
             vec![variant("offered", offered, None, false), variant("not offered", elsewhere, None, false)]
         }
         (_, S::Critical) => {
@@ -60,33 +68,52 @@ fn variants(mode: Mode, state: S) -> Vec<Variant> {
     }
 }
 
-/// States in which a record of this mode can be; the others would only lengthen the table.
-fn occurs(mode: Mode, state: S) -> bool {
+/// Of a relationship that forwards.
+fn forwards(state: S) -> Vec<Variant> {
+    let variant = |name, superseded| Variant { name, token: elsewhere, failed_over: None, superseded };
     match state {
-        S::Disabled => false,
+        S::Critical => vec![variant("the third host took over", true)],
+        _ => vec![variant("", false)],
+    }
+}
+
+/// States in which a record of this mode can be; the others would only lengthen the table.
+fn occurs(mode: Mode, index: u16, state: S) -> bool {
+    match state {
+        // A drill is seen from outside; the engine goes on replicating.
+        S::Disabled | S::FireDrill => false,
         S::WaitingForInitialReplication | S::Replicating | S::Suspended | S::Critical => true,
-        S::Recovered | S::Committed => mode == Mode::Replica,
-        S::FailoverInProgress | S::FailbackInProgress | S::FailbackComplete => mode == Mode::Replica,
-        S::Ready | S::SyncedReplicationComplete => mode == Mode::Primary,
+        S::Recovered | S::Committed | S::FailoverInProgress => mode.is_replica(),
+        S::FailbackInProgress | S::FailbackComplete => mode == Mode::Replica,
+        S::SyncedReplicationComplete => mode == Mode::Primary && index == 0,
+        S::Ready => mode == Mode::Primary,
+        S::DiskUpdateInProgress | S::DiskUpdateCritical => mode == Mode::Primary && index == 0,
         S::WaitingForResynchronize | S::Resynchronizing | S::ResynchronizeSuspended => mode == Mode::Primary,
     }
 }
 
-fn record(mode: Mode, state: S, variant: &Variant) -> Relationship {
-    let (a, b): (HostName, HostName) = ("a.example".parse().unwrap(), "b.example".parse().unwrap());
-    let generation = Generation { number: 1, owner: a.clone(), nonce: Uuid::nil() };
-    let settings = Settings {
+fn settings() -> Settings {
+    Settings {
         interval_s: 300,
         history: 0,
         history_every_s: 3600,
-        bandwidth_bytes_per_s: None,
         auto_resynchronize: true,
-    };
-    let mut r = Relationship::primary(VmId(Uuid::nil()), "vm".into(), a, b, settings);
+        ..Settings::default()
+    }
+}
+
+fn record(mode: Mode, index: u16, state: S, variant: &Variant) -> Relationship {
+    let (a, b): (HostName, HostName) = ("a.example".parse().unwrap(), "b.example".parse().unwrap());
+    let generation = Generation { number: 1, owner: a.clone(), nonce: Uuid::nil() };
+    let mut r = Relationship::primary(VmId(Uuid::nil()), "vm".into(), a, b, settings());
     r.mode = mode;
+    r.index = index;
+    r.source = Some(DeltaId(Uuid::from_u128(3)));
     r.state = state;
     r.token = (variant.token)(generation.clone());
-    let nothing_yet = state == S::Ready || mode == Mode::Primary && state == S::WaitingForInitialReplication;
+    let nothing_yet = state == S::Ready
+        || variant.name == EMPTY
+        || mode == Mode::Primary && state == S::WaitingForInitialReplication;
     r.latest = (!nothing_yet).then_some(DeltaId(Uuid::nil()));
     r.failed_over = variant.failed_over.map(|kind| FailedOver {
         point: DeltaId(Uuid::nil()),
@@ -103,22 +130,33 @@ fn operations() -> Vec<Operation> {
     let point = DeltaId(Uuid::nil());
     vec![
         Operation::StartReplication,
+        Operation::Export,
+        Operation::CancelStart,
+        Operation::UpdateDisks,
         Operation::Suspend,
         Operation::Resume,
         Operation::Resynchronize,
+        Operation::Scrub,
         Operation::CancelResynchronize,
-        Operation::Prepare { force: false, then_fail_over: Some(true) },
+        Operation::Prepare { force: false, then_fail_over: Some(true), keep: false },
         Operation::CancelPrepare,
         Operation::PlannedFailover { start: true },
-        Operation::Failover { point, start: true },
+        Operation::Failover { point: Some(point), start: true },
         Operation::Revert,
         Operation::Commit,
         Operation::Reverse,
-        Operation::Failback,
+        Operation::ChangeToPrimary {
+            peer: "x.example".parse().unwrap(),
+            base: point,
+            settings: Box::new(settings()),
+        },
+        Operation::Failback { point: None },
         Operation::CompleteFailback { point: None, force: false },
         Operation::CancelFailback,
+        Operation::Seed { id: point },
         Operation::Yield,
-        Operation::Feed { base: DeltaId(Uuid::from_u128(1)) },
+        Operation::Feed { base: DeltaId(Uuid::from_u128(1)), point: None },
+        Operation::Feed { base: DeltaId(Uuid::from_u128(1)), point: Some(point) },
     ]
 }
 
@@ -137,7 +175,7 @@ fn outcome(r: &Relationship, operation: &Operation) -> Option<String> {
     // Without a plan it takes effect at once; a wait keeps the turn that is due out of sight.
     let mut after = r.clone();
     after.retry.until_ms = Some(i64::MAX);
-    let _ = after.apply(Context { now_ms: 0, fresh }, Event::Operation(operation.clone()));
+    let _ = after.apply(Context { now_ms: 0, utc_offset_min: 0, fresh }, Event::Operation(operation.clone()));
     Some(format!("state {}", after.state.number()))
 }
 
@@ -149,19 +187,31 @@ fn step(step: &Step) -> String {
     }
 }
 
+/// The kinds of records: mode and index, and what the table calls them.
+const KINDS: [(Mode, u16, &str); 4] = [
+    (Mode::Primary, 0, "primary"),
+    (Mode::Replica, 0, "replica"),
+    (Mode::ExtendedReplica, 0, "extended replica"),
+    (Mode::Primary, 1, "forwards"),
+];
+
 /// Rows of one operation: situations with the same outcome share one.
 fn rows(operation: &Operation) -> Vec<(String, Vec<String>)> {
     let mut rows: Vec<(String, Vec<String>)> = vec![];
-    for mode in [Mode::Primary, Mode::Replica] {
-        for &state in S::ALL.iter().filter(|state| occurs(mode, **state)) {
-            let variants = variants(mode, state);
-            let outcomes: Vec<_> =
-                variants.iter().map(|variant| outcome(&record(mode, state, variant), operation)).collect();
+    for (mode, index, name) in KINDS {
+        for &state in S::ALL.iter().filter(|state| occurs(mode, index, **state)) {
+            let variants = if index == 0 { variants(mode, state) } else { forwards(state) };
+            let of = |mode, variant| outcome(&record(mode, index, state, variant), operation);
+            let outcomes: Vec<_> = variants.iter().map(|variant| of(mode, variant)).collect();
             let alike = outcomes.iter().all(|outcome| *outcome == outcomes[0]);
             for (variant, outcome) in variants.iter().zip(outcomes).take(if alike { 1 } else { usize::MAX }) {
+                // The table says nothing of what an extended replica does as any other.
+                if mode == Mode::ExtendedReplica && of(Mode::Replica, variant) == outcome {
+                    continue;
+                }
                 let Some(outcome) = outcome else { continue };
                 let condition = if alike { String::new() } else { format!(" ({})", variant.name) };
-                let situation = format!("{mode} {}{condition}", state.number());
+                let situation = format!("{name} {}{condition}", state.number());
                 match rows.iter_mut().find(|(known, _)| *known == outcome) {
                     Some((_, situations)) => situations.push(situation),
                     None => rows.push((outcome, vec![situation])),

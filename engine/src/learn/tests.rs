@@ -78,7 +78,7 @@ fn the_same_generation_tells_that_the_peer_knows() {
         Released hears Held: Elsewhere 5
         Released hears Released: nothing
         Released hears Offered: nothing
-        Released hears Elsewhere: nothing
+        Released hears Elsewhere: Elsewhere 5
         Offered hears Held: nothing
         Offered hears Released: nothing
         Offered hears Offered: nothing
@@ -120,7 +120,7 @@ fn a_newer_generation_of_ours_was_given_to_us() {
         Held hears Held: Elsewhere 6, superseded, paused
         Held hears Released: Held 6
         Held hears Offered: Elsewhere 6, superseded, paused
-        Held hears Elsewhere: Elsewhere 6, superseded, paused
+        Held hears Elsewhere: Held 6
         Released hears Held: Elsewhere 6
         Released hears Released: Offered 6
         Released hears Offered: Elsewhere 6
@@ -128,11 +128,11 @@ fn a_newer_generation_of_ours_was_given_to_us() {
         Offered hears Held: Elsewhere 6
         Offered hears Released: Offered 6
         Offered hears Offered: Elsewhere 6
-        Offered hears Elsewhere: Elsewhere 6
+        Offered hears Elsewhere: Offered 6
         Elsewhere hears Held: Elsewhere 6
         Elsewhere hears Released: Offered 6
         Elsewhere hears Offered: Elsewhere 6
-        Elsewhere hears Elsewhere: Elsewhere 6
+        Elsewhere hears Elsewhere: Offered 6
     "#]]
     .assert_eq(&learnt(&generation(6, "a", 6)));
 }

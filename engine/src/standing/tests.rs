@@ -70,8 +70,11 @@ fn work_that_needs_the_points_turns_a_delta_away_and_waiting_for_it_does_not() {
     assert_eq!(with(WorkKind::Failback, Step::Adopt { id: delta(1) }), OfferAnswer::Busy);
     let cut = Step::Cut { delta: delta(3), base: None, how: CutKind::Full };
     assert_eq!(with(WorkKind::Cycle, cut), OfferAnswer::Busy);
-    assert_eq!(with(WorkKind::PlannedFailover, Step::AskPrepare { force: false }), OfferAnswer::Send);
-    assert_eq!(with(WorkKind::Failback, Step::AskFeed { base: delta(1) }), OfferAnswer::Send);
+    assert_eq!(
+        with(WorkKind::PlannedFailover, Step::AskPrepare { force: false, keep: false }),
+        OfferAnswer::Send
+    );
+    assert_eq!(with(WorkKind::Failback, Step::AskFeed { base: delta(1), point: None }), OfferAnswer::Send);
 }
 
 #[test]
@@ -79,8 +82,8 @@ fn a_peer_may_ask_only_of_the_present_state_of_affairs() {
     let r = replica(S::Replicating);
     let mut theirs = r.standing(false);
     let (prepare, failover) = (
-        Operation::Prepare { force: false, then_fail_over: None },
-        Operation::Failover { point: delta(1), start: true },
+        Operation::Prepare { force: false, then_fail_over: None, keep: false },
+        Operation::Failover { point: Some(delta(1)), start: true },
     );
     assert!(r.may_be_asked(&theirs, &prepare).is_ok());
     assert!(r.may_be_asked(&theirs, &failover).is_err(), "the right was not offered");
@@ -94,7 +97,8 @@ fn a_peer_may_ask_only_of_the_present_state_of_affairs() {
 fn a_host_has_yielded_once_it_can_be_fed() {
     let mut r = replica(S::WaitingForInitialReplication);
     assert_eq!(r.yielded(), Some(delta(1)));
-    r.work = Some(Work::new(WorkKind::Failback, S::Critical, vec![Step::AskFeed { base: delta(1) }]));
+    r.work =
+        Some(Work::new(WorkKind::Failback, S::Critical, vec![Step::AskFeed { base: delta(1), point: None }]));
     assert_eq!(r.yielded(), Some(delta(1)));
     r.work = Some(Work::new(WorkKind::Yield, S::Critical, vec![Step::Adopt { id: delta(1) }]));
     assert_eq!(r.yielded(), None);

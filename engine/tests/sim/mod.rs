@@ -6,4 +6,5 @@ mod flows;
 pub mod operator;
 pub mod reality;
 pub mod shell;
+pub mod third;
 pub mod world;

@@ -28,30 +28,66 @@ impl World {
         self.draw_operation(host)
     }
 
+    /// Cancels the job of what is under way.
+    pub fn cancel(&mut self, host: usize) -> Check {
+        let under_way = self.hosts[host].record.work.as_ref().map(|work| work.kind);
+        let force = self.rng.random();
+        let operations = [
+            Operation::StartReplication,
+            Operation::Export,
+            Operation::UpdateDisks,
+            Operation::Resynchronize,
+            Operation::Scrub,
+            Operation::Prepare { force, then_fail_over: None, keep: false },
+        ];
+        match operations.into_iter().find(|operation| operation.work_kind() == under_way) {
+            Some(operation) => self.apply(host, Event::Cancel(operation)).map(drop),
+            None => Ok(()),
+        }
+    }
+
     fn draw_operation(&mut self, host: usize) -> Operation {
+        if let Some(operation) = self.draw_third(host) {
+            return operation;
+        }
         let points: Vec<DeltaId> = self.hosts[host].reality.points.iter().map(|point| point.delta).collect();
         let chosen = points.choose(&mut self.rng).copied();
         let point = chosen.unwrap_or(DeltaId(uuid::Uuid::nil()));
         let start = self.rng.random_range(0..5) > 0;
         let force = self.rng.random();
-        match self.rng.random_range(0..16) {
+        match self.rng.random_range(0..21) {
             0 => Operation::StartReplication,
+            20 => Operation::Scrub,
             1 => Operation::Suspend,
             2 | 3 => Operation::Resume,
             4 if force => Operation::CancelResynchronize,
             4 => Operation::Resynchronize,
-            5 => Operation::Failover { point, start },
-            6 => Operation::Prepare { force, then_fail_over: None },
-            7 => Operation::Prepare { force, then_fail_over: Some(start) },
+            5 => Operation::Failover { point: Some(point).filter(|_| force), start },
+            6 => Operation::Prepare { force, then_fail_over: None, keep: false },
+            7 => Operation::Prepare { force, then_fail_over: Some(start), keep: false },
             8 => Operation::PlannedFailover { start },
             9 => Operation::CancelPrepare,
             10 => Operation::Revert,
             11 => Operation::Commit,
             12 => Operation::Reverse,
-            13 => Operation::Failback,
+            13 => Operation::Failback { point: self.point_of_peer(host).filter(|_| force) },
             14 => Operation::CompleteFailback { point: chosen.filter(|_| force), force },
+            15 => Operation::Export,
+            16 => Operation::CancelStart,
+            17 => {
+                let what = if force { Operation::StartReplication } else { Operation::Resynchronize };
+                Operation::Later { at_ms: self.now_ms + 50_000, operation: Box::new(what) }
+            }
+            18 => Operation::UpdateDisks,
             _ => Operation::CancelFailback,
         }
+    }
+
+    /// Mostly one that is there.
+    fn point_of_peer(&mut self, host: usize) -> Option<DeltaId> {
+        let points = &self.hosts[Self::place(self.peer_of(host))].reality.points;
+        let points: Vec<DeltaId> = points.iter().map(|point| point.delta).collect();
+        points.choose(&mut self.rng).copied()
     }
 
     /// What brings a world without work under way nearer to plain replication.
@@ -59,11 +95,17 @@ impl World {
         let either = self.rng.random();
         for host in if either { [A, B] } else { [B, A] } {
             let r = &self.hosts[host].record;
-            if r.work.is_some() || r.waiting.is_some() {
+            let rests = r.state == S::ResynchronizeSuspended;
+            if (r.work.is_some() && !rests) || r.waiting.is_some() {
                 continue;
             }
             let operation = match (r.mode, r.state, &r.token) {
                 (Mode::Primary, S::Ready, _) => Operation::StartReplication,
+                // Nothing came of what was exported.
+                (Mode::Primary, S::WaitingForInitialReplication, Token::Held { .. }) if either => {
+                    Operation::CancelStart
+                }
+                (Mode::Primary, S::DiskUpdateCritical, Token::Held { .. }) => Operation::Resume,
                 (_, S::Suspended | S::WaitingForResynchronize | S::ResynchronizeSuspended, _) => {
                     Operation::Resume
                 }
@@ -98,7 +140,7 @@ impl World {
                     | S::FailbackComplete
                     | S::Critical,
                     Token::Offered { .. },
-                ) => Operation::Failover { point: r.latest?, start: true },
+                ) => Operation::Failover { point: Some(r.latest?), start: true },
                 (Mode::Replica, S::FailbackComplete, _) if either => {
                     Operation::CompleteFailback { point: None, force: true }
                 }
@@ -106,7 +148,7 @@ impl World {
                 (Mode::Primary, S::Critical, Token::Elsewhere { .. })
                     if self.hosts[1 - host].record.mode == Mode::Primary =>
                 {
-                    Operation::Failback
+                    Operation::Failback { point: None }
                 }
                 (Mode::Replica, S::Recovered, _) => Operation::Revert,
                 _ => continue,
@@ -130,7 +172,7 @@ impl World {
                 self.check()?;
                 moved = true;
             }
-            for host in [A, B] {
+            for host in 0..self.hosts.len() {
                 moved |= self.hosts[host].flight.is_some();
                 self.carry_out(host)?;
                 self.check()?;
@@ -152,7 +194,7 @@ impl World {
 
     pub fn tick(&mut self, milliseconds: i64) -> Check {
         self.now_ms += milliseconds;
-        for host in [A, B] {
+        for host in 0..self.hosts.len() {
             self.apply(host, Event::Tick)?;
         }
         Ok(())

@@ -23,8 +23,12 @@ pub struct Reality {
     pub tracking: Option<Tracking>,
     pub spool: Option<Spool>,
     pub digest: Option<(DeltaId, Content)>,
+    /// The first copy as it was written to files.
+    pub files: Option<(DeltaId, Content)>,
     /// Oldest first.
     pub points: Vec<Point>,
+    /// Points that a third host has or is being sent: not merged away.
+    pub bookmarks: Vec<DeltaId>,
     /// Layers of the chain around a failed-over point, bottom first, kept when the points go.
     pub lists: Vec<(DeltaId, Clusters)>,
     /// What this host wrote and never shipped.
@@ -129,7 +133,15 @@ impl Reality {
             }
         };
         match step {
-            Step::Cut { delta, base, how } => return Ok(self.cut(*delta, *base, *how, truth)),
+            Step::Cut { delta, base, how } => {
+                let freezes = r.work.as_ref().is_some_and(|work| work.freezes);
+                return Ok(self.cut(*delta, *base, *how, truth).map(|()| self.frozen(*delta, freezes)));
+            }
+            Step::Export { delta } => {
+                let spool = self.spool.as_ref().filter(|spool| spool.delta == *delta);
+                self.files =
+                    Some((*delta, spool.ok_or("a delta is exported that is not in the spool")?.content));
+            }
             Step::Settle { delta } => self.settle(*delta),
             Step::Abandon { delta } => {
                 if self.spool.as_ref().is_some_and(|spool| spool.delta == *delta) {
@@ -207,11 +219,13 @@ impl Reality {
                     };
                 };
                 self.points.truncate(at + 1);
+                self.bookmarks.clear();
                 for below in &mut self.points[..at] {
                     below.visible = false;
                 }
             }
             Step::Promote => self.promote()?,
+            Step::TakeDisks => {}
             Step::Flatten { .. } => self.fork = None,
             Step::Rehash { id } => self.rehash(*id, truth)?,
             Step::Adopt { id } => self.adopt(*id, truth)?,
@@ -220,10 +234,25 @@ impl Reality {
         Ok(Ok(StepResult::Plain))
     }
 
-    fn cut(&mut self, delta: DeltaId, base: Option<DeltaId>, how: CutKind, truth: &mut Truth) -> Outcome {
+    /// What the guest's agent said at a cut: the same again when the step is repeated.
+    fn frozen(&self, delta: DeltaId, freezes: bool) -> StepResult {
+        let asked = freezes && self.runs();
+        let silent = || Err("the agent does not answer".to_owned());
+        StepResult::Cut {
+            frozen: asked.then(|| if delta.0.as_bytes()[0].is_multiple_of(3) { silent() } else { Ok(()) }),
+        }
+    }
+
+    fn cut(
+        &mut self,
+        delta: DeltaId,
+        base: Option<DeltaId>,
+        how: CutKind,
+        truth: &mut Truth,
+    ) -> Result<(), StepFailure> {
         if let Some(spool) = &self.spool {
             return if spool.delta == delta {
-                Ok(StepResult::Bytes { bytes: 1 })
+                Ok(())
             } else {
                 Err(StepFailure::Fatal("another cut is in the spool".into()))
             };
@@ -236,10 +265,14 @@ impl Reality {
                 _ => return Err(StepFailure::ResyncNeeded("changes were not tracked".into())),
             },
             CutKind::Compare => self.candidates(base, &content),
+            CutKind::Scrub => match &self.tracking {
+                Some(tracking) if Some(tracking.base) == base => Clusters::ALL,
+                _ => return Err(StepFailure::ResyncNeeded("changes were not tracked".into())),
+            },
         };
         truth.insert(delta, content);
         self.spool = Some(Spool { delta, clusters, content, since: Some(Clusters::NONE) });
-        Ok(StepResult::Bytes { bytes: 1 })
+        Ok(())
     }
 
     /// What may differ from the peer's state `base`: by the digest if it describes that state, by the lists
@@ -256,11 +289,17 @@ impl Reality {
     /// start from, and what was written here since.
     fn by_lists(&self, base: Option<DeltaId>) -> Option<Clusters> {
         let (fork, written) = self.fork?;
-        let peer = self.peer_changes.as_ref().filter(|peer| Some(peer.state) == base)?;
         let position = |delta| self.lists.iter().position(|(layer, _)| *layer == delta);
-        let (one, other) = (position(fork)?, position(peer.since?)?);
-        let between = &self.lists[one.min(other) + 1..=one.max(other)];
-        Some(between.iter().fold(written.union(peer.clusters), |all, (_, layer)| all.union(*layer)))
+        let between = |one: usize, other: usize| {
+            let layers = &self.lists[one.min(other) + 1..=one.max(other)];
+            layers.iter().fold(written, |all, (_, layer)| all.union(*layer))
+        };
+        // A third host has it from here.
+        if let Some(base) = base.and_then(position) {
+            return Some(between(position(fork)?, base));
+        }
+        let peer = self.peer_changes.as_ref().filter(|peer| Some(peer.state) == base)?;
+        Some(between(position(fork)?, position(peer.since?)?).union(peer.clusters))
     }
 
     fn settle(&mut self, delta: DeltaId) {

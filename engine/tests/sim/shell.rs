@@ -2,14 +2,14 @@
 //! peer. It may die between any two of these.
 
 use super::{
-    disk::Clusters,
+    disk::{Clusters, difference},
     reality::Outcome,
-    world::{Answer, Body, Check, Flight, Message, World, summary},
+    world::{A, Answer, B, Body, Check, F, Flight, Message, World, summary},
 };
 use engine::{
     Effect, Event, OfferAnswer, Operation, Refusal, Relationship, Step, StepFailure, StepResult, Token,
 };
-use model::{DeltaId, Mode};
+use model::{DeltaId, Mode, PointKind};
 use rand::Rng;
 
 /// How an event was taken.
@@ -50,6 +50,9 @@ impl World {
         for effect in effects {
             self.carry_out_effect(host, effect)?;
         }
+        if host == B {
+            self.follow(false)?;
+        }
         Ok(Taken::Well)
     }
 
@@ -69,23 +72,22 @@ impl World {
                 }
             }
             Effect::PauseVm => self.hosts[host].reality.pause(),
-            Effect::ResumeVm => {
-                if let Some(domain) = &mut self.hosts[host].reality.domain {
-                    domain.paused = false;
-                }
-            }
             Effect::Greet => {
                 self.request(host, Body::Greet);
             }
             Effect::Finished { failure } => self.hosts[host].finished.push(failure),
+            Effect::NotBegun { reason } => self.hosts[host].finished.push(Some(reason)),
         }
         Ok(())
     }
 
     /// Starts the daemon from what it persisted, the record's written form included.
     pub fn start(&mut self, host: usize) -> Check {
-        if self.hosts[host].live.is_some() {
+        if self.hosts[host].live.is_some() || self.hosts[host].gone {
             return Ok(());
+        }
+        if host == F {
+            return self.start(B);
         }
         let text = serde_json::to_string(&self.hosts[host].record).map_err(|error| error.to_string())?;
         let record: Relationship = serde_json::from_str(&text).map_err(|error| error.to_string())?;
@@ -93,25 +95,24 @@ impl World {
             return Err("the record changes when it is written and read".into());
         }
         let (newest, latest) = (self.hosts[host].reality.newest(), record.latest);
-        let is_replica =
-            record.mode == Mode::Replica && record.failed_over.is_none() && record.work.is_none();
+        let is_replica = record.mode.is_replica() && record.failed_over.is_none() && record.work.is_none();
         self.hosts[host].live = Some(record);
         // A point can be durable one event before the record knows.
         if is_replica
             && newest != latest
             && let Some(newest) = newest
         {
-            self.apply(host, Event::PointReceived(newest))?;
+            self.apply(host, Event::PointReceived { delta: newest, kind: PointKind::Regular })?;
         }
         let reality = &self.hosts[host].reality;
         let tracks = reality.spool.as_ref().map_or(reality.tracking.is_some(), |spool| spool.since.is_some());
-        let primary = self.hosts[host].record.mode == Mode::Primary;
+        let primary = self.hosts[host].record.mode == Mode::Primary && host != F;
         if primary && !tracks && reality.domain.is_some() {
             self.apply(host, Event::TrackingLost("changes were not tracked".into()))?;
         }
         self.apply(host, Event::Started)?;
         self.autostart(host);
-        Ok(())
+        if host == B { self.start_forwarding() } else { Ok(()) }
     }
 
     /// After the host's own start the daemon starts the VM that should run.
@@ -144,6 +145,14 @@ impl World {
             self.spoil(&step)
         } else {
             self.check_settle(host, &step)?;
+            self.check_hide(host, &live, &step)?;
+            if host == F || self.forwards_still(host, &step) {
+                let outcome = self.forward_step(host, &live, &step);
+                self.note(format!("{}: {} -> {outcome:?}", Self::name(host), step.name()));
+                self.hosts[host].flight = Some(Flight::Ended(outcome));
+                return Ok(());
+            }
+            self.leave_third(host, &step);
             self.hosts[host].reality.carry_out(&live, &step, &mut self.truth)?
         };
         self.note(format!("{}: {} -> {outcome:?}", Self::name(host), step.name()));
@@ -189,14 +198,19 @@ impl World {
             Step::TellRelease => Body::Greet,
             Step::Ship { delta } => Body::Offer { delta: *delta, base: base_of(live, *delta) },
             Step::TellWithdraw { instead } => Body::Withdraw(instead.clone()),
-            Step::AskPrepare { force } => {
-                Body::Ask(Operation::Prepare { force: *force, then_fail_over: None }, None)
+            Step::AskPrepare { force, keep } => {
+                Body::Ask(Operation::Prepare { force: *force, then_fail_over: None, keep: *keep }, None)
             }
             Step::AskFailover { start } => {
-                Body::Ask(Operation::Failover { point: live.latest?, start: *start }, None)
+                Body::Ask(Operation::Failover { point: Some(live.latest?), start: *start }, None)
             }
+            Step::AskSeed { id } => Body::Ask(Operation::Seed { id: *id }, None),
             Step::AskYield => Body::Ask(Operation::Yield, None),
-            Step::AskFeed { base } => Body::Ask(Operation::Feed { base: *base }, reality.own_changes.clone()),
+            Step::AskFeed { base, point } => {
+                let operation = Operation::Feed { base: *base, point: *point };
+                Body::Ask(operation, reality.own_changes.clone())
+            }
+            Step::SendPoint { point, base } => Body::Offer { delta: *point, base: Some(*base) },
             _ => return None,
         })
     }
@@ -204,16 +218,18 @@ impl World {
     pub fn request(&mut self, from: usize, body: Body) -> u64 {
         let id = self.next_request();
         let standing = self.standing(from);
-        self.post(Message::Request { to: 1 - from, id, standing, body });
+        let to = self.peer_of(from);
+        self.post(Message::Request { from, to, id, standing, body });
         id
     }
 
-    fn standing(&self, host: usize) -> engine::Standing {
+    pub fn standing(&self, host: usize) -> engine::Standing {
         let there = &self.hosts[host];
-        there.live.as_ref().unwrap_or(&there.record).standing(there.reality.runs())
+        let runs = self.hosts[Self::place(host)].reality.runs();
+        there.live.as_ref().unwrap_or(&there.record).standing(runs)
     }
 
-    fn post(&mut self, message: Message) {
+    pub fn post(&mut self, message: Message) {
         if !self.partitioned && !self.chance(self.faults.lost) {
             self.network.push(message);
         }
@@ -231,9 +247,13 @@ impl World {
         let message = self.network.swap_remove(index);
         if self.chance(self.faults.repeated) {
             let again = match &message {
-                Message::Request { to, id, standing, body } => {
-                    Message::Request { to: *to, id: *id, standing: standing.clone(), body: body.clone() }
-                }
+                Message::Request { from, to, id, standing, body } => Message::Request {
+                    from: *from,
+                    to: *to,
+                    id: *id,
+                    standing: standing.clone(),
+                    body: body.clone(),
+                },
                 Message::Reply { to, id, standing, answer } => {
                     Message::Reply { to: *to, id: *id, standing: standing.clone(), answer: answer.clone() }
                 }
@@ -241,16 +261,26 @@ impl World {
             self.network.push(again);
         }
         match message {
-            Message::Request { to, id, standing, body } => self.requested(to, id, standing, body),
+            Message::Request { from, to, id, standing, body } => match self.addressed(from, to) {
+                Some(actor) => self.requested(actor, from, id, standing, body),
+                None => self.heard_from_former_peer(from, to, id, standing),
+            },
             Message::Reply { to, id, standing, answer } => self.answered(to, id, standing, answer),
         }
     }
 
-    fn requested(&mut self, host: usize, id: u64, standing: engine::Standing, body: Body) -> Check {
+    fn requested(
+        &mut self,
+        host: usize,
+        from: usize,
+        id: u64,
+        standing: engine::Standing,
+        body: Body,
+    ) -> Check {
         if self.hosts[host].live.is_none() {
             return Ok(());
         }
-        self.apply(host, Event::Heard(standing.clone()))?;
+        self.hear(host, standing.clone())?;
         let Some(live) = self.hosts[host].live.clone() else { return Ok(()) };
         let answer = match body {
             Body::Greet => Answer::Fine,
@@ -263,7 +293,7 @@ impl World {
                         self.crash(host, "before a received point is known");
                         return Ok(());
                     }
-                    self.apply(host, Event::PointReceived(delta))?;
+                    self.apply(host, Event::PointReceived { delta, kind: PointKind::Regular })?;
                     Answer::Offer(OfferAnswer::Have)
                 } else {
                     Answer::Offer(answer)
@@ -277,7 +307,7 @@ impl World {
         };
         if self.hosts[host].live.is_some() {
             let standing = self.standing(host);
-            self.post(Message::Reply { to: 1 - host, id, standing, answer });
+            self.post(Message::Reply { to: from, id, standing, answer });
         }
         Ok(())
     }
@@ -316,7 +346,8 @@ impl World {
         if self.hosts[host].live.is_none() {
             return Ok(());
         }
-        self.apply(host, Event::Heard(standing))?;
+        let is_primary = standing.mode == Mode::Primary;
+        self.hear(host, standing)?;
         let Some(Flight::Asked(asked, step)) = &self.hosts[host].flight else { return Ok(()) };
         let step = step.clone();
         if *asked != id {
@@ -329,13 +360,18 @@ impl World {
                 let (delta, base) = (*delta, base_of(live, *delta));
                 return self.send_delta(host, delta, base, step);
             }
-            (Step::Ship { .. }, Answer::Offer(answer)) => shipped(&answer),
+            (Step::SendPoint { point, base }, Answer::Offer(OfferAnswer::Send)) => {
+                return self.send_kept_point(host, *point, *base, &step);
+            }
+            (Step::Ship { .. } | Step::SendPoint { .. }, Answer::Offer(answer)) => shipped(&answer),
             (Step::TellRelease, _) if matches!(live.token, Token::Released { .. }) => Ok(StepResult::Plain),
             (Step::AskYield, Answer::Yielded { base, changes }) => {
                 self.hosts[host].reality.peer_changes = changes;
                 Ok(StepResult::Yielded { base })
             }
             (Step::AskYield, Answer::Fine) => busy(),
+            (Step::AskFeed { point: Some(_), .. }, Answer::Fine) if !is_primary => busy(),
+            (Step::AskSeed { .. }, Answer::Fine) if live.peer_latest.is_none() => busy(),
             (_, Answer::Refused(Refusal::Busy { .. })) => busy(),
             (_, Answer::Refused(refusal)) => Err(StepFailure::Refused(refusal.to_string())),
             _ => Ok(StepResult::Plain),
@@ -345,7 +381,50 @@ impl World {
         Ok(())
     }
 
+    /// An operator carries the peer's exported copy over and has it imported.
+    pub fn import(&mut self, host: usize) -> Check {
+        if ![A, B].contains(&host) {
+            return Ok(());
+        }
+        let (Some(live), Some((delta, content))) =
+            (&self.hosts[host].live, self.hosts[1 - host].reality.files)
+        else {
+            return Ok(());
+        };
+        if live.consider(live.token.generation(), delta, None) != OfferAnswer::Send {
+            return Ok(());
+        }
+        self.note(format!("{}: imports {delta}", Self::name(host)));
+        self.hosts[host].reality.receive(delta, None, &content, Clusters::ALL);
+        if self.chance(self.faults.crash) {
+            self.crash(host, "before an imported point is known");
+            return Ok(());
+        }
+        self.apply(host, Event::PointReceived { delta, kind: PointKind::Regular }).map(|_| ())
+    }
+
+    /// What of a point differs from what the peer has, as both know by their hashes.
+    fn send_kept_point(&mut self, host: usize, delta: DeltaId, base: DeltaId, step: &Step) -> Check {
+        let content_of = |host: usize, delta| {
+            let points = &self.hosts[host].reality.points;
+            points.iter().find(|point| point.delta == delta).map(|point| (point.visible, point.content))
+        };
+        let theirs = content_of(self.peer_of(host), base);
+        let (Some((true, content)), Some((_, theirs))) = (content_of(host, delta), theirs) else {
+            let gone = StepFailure::Recoverable("it is gone".into());
+            self.hosts[host].flight = Some(Flight::Ended(Err(gone)));
+            return Ok(());
+        };
+        let clusters = difference(&theirs, &content);
+        let id = self.request(host, Body::Delta { delta, base: Some(base), clusters, content });
+        self.hosts[host].flight = Some(Flight::Asked(id, step.clone()));
+        Ok(())
+    }
+
     fn send_delta(&mut self, host: usize, delta: DeltaId, base: Option<DeltaId>, step: Step) -> Check {
+        if host == F {
+            return self.send_point(delta, base, step);
+        }
         let spool = self.hosts[host].reality.spool.as_ref().filter(|spool| spool.delta == delta);
         let spool = spool.ok_or("a delta is shipped that is not in the spool")?;
         let (clusters, content): (Clusters, _) = (spool.clusters, spool.content);
@@ -366,7 +445,7 @@ fn shipped(answer: &OfferAnswer) -> Outcome {
 }
 
 /// The base on which the work under way made this delta.
-fn base_of(r: &Relationship, delta: DeltaId) -> Option<DeltaId> {
+pub fn base_of(r: &Relationship, delta: DeltaId) -> Option<DeltaId> {
     r.work.as_ref()?.plan.iter().find_map(|step| match step {
         Step::Cut { delta: cut, base, .. } if *cut == delta => *base,
         _ => None,

@@ -15,6 +15,10 @@ use uuid::Uuid;
 
 pub const A: usize = 0;
 pub const B: usize = 1;
+/// The third host, where there is one.
+pub const X: usize = 2;
+/// B's relationship 1, which forwards to X: a record and an owner of its own, and no reality.
+pub const F: usize = 3;
 
 /// Lines of what happened that a failure shows.
 const TRACE_MAX: usize = 600;
@@ -29,6 +33,8 @@ pub struct Host {
     pub live: Option<Relationship>,
     pub flight: Option<Flight>,
     pub reality: Reality,
+    /// The relationship was dropped.
+    pub gone: bool,
     /// How the last operations ended, newest last.
     pub finished: Vec<Option<String>>,
 }
@@ -43,7 +49,7 @@ pub enum Flight {
 }
 
 pub enum Message {
-    Request { to: usize, id: u64, standing: Standing, body: Body },
+    Request { from: usize, to: usize, id: u64, standing: Standing, body: Body },
     Reply { to: usize, id: u64, standing: Standing, answer: Answer },
 }
 
@@ -88,7 +94,8 @@ impl Faults {
 pub type CrashPoint = (&'static str, &'static str, &'static str);
 
 pub struct World {
-    pub hosts: [Host; 2],
+    /// A and B, or A, B, X and F.
+    pub hosts: Vec<Host>,
     pub network: Vec<Message>,
     pub partitioned: bool,
     pub now_ms: i64,
@@ -97,6 +104,8 @@ pub struct World {
     pub truth: Truth,
     /// Generations that were taken without asking.
     pub claimed: BTreeSet<Uuid>,
+    /// From which generation each was made, by their nonces.
+    pub made_from: BTreeMap<Uuid, Uuid>,
     /// What the guest's disk held when its right was last handed over in a planned failover.
     pub handed_over: Option<(Uuid, Content)>,
     pub crashes: BTreeMap<CrashPoint, u64>,
@@ -117,21 +126,24 @@ impl World {
             interval_s: 30,
             history: 4,
             history_every_s: 3600,
-            bandwidth_bytes_per_s: None,
             auto_resynchronize: rng.random(),
+            app_consistent_every_s: if rng.random() { 60 } else { 0 },
+            compress: true,
+            ..Settings::default()
         };
         let a = Relationship::primary(vm, "vm".into(), host("a"), host("b"), settings.clone());
         let generation = a.token.generation().clone();
         let b = Relationship::replica(vm, "vm".into(), host("b"), host("a"), settings, generation);
-        let mut hosts = [a, b].map(|record| Host {
-            live: Some(record.clone()),
-            record,
-            flight: None,
-            reality: Reality::default(),
-            finished: vec![],
-        });
+        let mut hosts: Vec<Host> = [a, b].into_iter().map(Host::new).collect();
         hosts[A].reality.disk = Some([1; COUNT]);
         hosts[A].reality.domain = Some(Domain { on_overlay: false, running: true, paused: false });
+        if rng.random_range(0..4) == 0 {
+            // An older copy of the VM stands on the replica's host.
+            hosts[A].record.seed = Some(DeltaId(Uuid::from_u128(rng.random())));
+            hosts[A].live = Some(hosts[A].record.clone());
+            hosts[B].reality.disk = Some(std::array::from_fn(|cluster| u32::from(cluster < 6)));
+            hosts[B].reality.domain = Some(Domain { on_overlay: false, running: false, paused: false });
+        }
         Self {
             hosts,
             network: vec![],
@@ -141,6 +153,7 @@ impl World {
             faults: Faults::NONE,
             truth: BTreeMap::new(),
             claimed: BTreeSet::new(),
+            made_from: BTreeMap::new(),
             handed_over: None,
             crashes: BTreeMap::new(),
             ended: BTreeMap::new(),
@@ -162,11 +175,11 @@ impl World {
     }
 
     pub fn context(&mut self) -> Context {
-        Context { now_ms: self.now_ms, fresh: Uuid::from_u128(self.rng.random()) }
+        Context { now_ms: self.now_ms, utc_offset_min: 0, fresh: Uuid::from_u128(self.rng.random()) }
     }
 
     pub fn name(host: usize) -> char {
-        ['A', 'B'][host]
+        ['A', 'B', 'X', 'F'][host]
     }
 
     pub fn next_request(&mut self) -> u64 {
@@ -190,6 +203,11 @@ impl World {
 
     /// The daemon dies. QEMU and everything on disk stay.
     pub fn crash(&mut self, host: usize, between: &'static str) {
+        // A host's records have one daemon.
+        if let Some(other) = self.beside(host) {
+            self.hosts[other].live = None;
+            self.hosts[other].flight = None;
+        }
         let there = &mut self.hosts[host];
         let Some(live) = there.live.take() else { return };
         let work = live.work.as_ref();
@@ -202,6 +220,7 @@ impl World {
 
     /// The whole host dies: the VM stops, and with it what QEMU knew of changed clusters.
     pub fn lose_power(&mut self, host: usize) {
+        let host = Self::place(host);
         self.crash(host, "at power loss");
         self.hosts[host].live = None;
         self.hosts[host].flight = None;
@@ -230,6 +249,19 @@ impl World {
             let _ = writeln!(text, "   {:?}", host.reality);
         }
         text
+    }
+}
+
+impl Host {
+    pub fn new(record: Relationship) -> Self {
+        Self {
+            live: Some(record.clone()),
+            record,
+            flight: None,
+            reality: Reality::default(),
+            gone: false,
+            finished: vec![],
+        }
     }
 }
 
