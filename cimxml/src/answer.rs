@@ -60,7 +60,7 @@ impl Frame {
             Call::Intrinsic { method, .. } => ("IMETHODRESPONSE", method.as_str()),
             Call::Extrinsic { method, .. } => ("METHODRESPONSE", method.as_str()),
         };
-        let (id, name) = (cim::embedded::escape(&message.id), cim::embedded::escape(name));
+        let (id, name) = (cim::xml::escape(&message.id), cim::xml::escape(name));
         let head = format!(
             "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<CIM CIMVERSION=\"2.0\" DTDVERSION=\"2.0\">\
              <MESSAGE ID=\"{id}\" PROTOCOLVERSION=\"1.0\"><SIMPLERSP><{element} NAME=\"{name}\">"
@@ -129,7 +129,7 @@ pub fn refuse(refusal: &Refusal) -> Response<Body> {
 
 /// The `ERROR` element: code, message, details.
 fn error_element(error: &Error) -> String {
-    let description = cim::embedded::escape(&error.message);
+    let description = cim::xml::escape(&error.message);
     let mut xml = format!("<ERROR CODE=\"{}\" DESCRIPTION=\"{description}\">", error.status.code());
     for detail in &error.details {
         write::instance(&mut xml, detail, None, &write::InstanceView::default());

@@ -1,6 +1,7 @@
 //! Writing instances, values and paths, in the forms of DSP0201 and with the attributes of its DTD only.
 
-use cim::embedded::{escape, write_path};
+use cim::embedded::write_path;
+use cim::xml::escape;
 use cim::{CimType, Class, Instance, Name, ObjectPath, Schema, Value, embedded};
 use std::fmt::Write;
 

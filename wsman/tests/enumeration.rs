@@ -267,3 +267,24 @@ async fn contexts_are_their_users_and_bounded() {
     assert!(post_as(&server, "a", open()).await.starts_with("200 "));
     assert_eq!(server.open_contexts(), 5);
 }
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_enumerations_are_bounded_and_answered() {
+    let limits = Limits::default();
+    let server = server_over(Arc::new(memory()), limits);
+    let mut opened = 0;
+    for number in 0..10_000 {
+        let answer = post_as(&server, &format!("user {}", number % 4), enumerate("CIM_Service", "")).await;
+        match answer.starts_with("200 ") {
+            true => opened += 1,
+            false => assert_eq!(answer, "500 w:QuotaLimit "),
+        }
+    }
+    assert_eq!((opened, server.open_contexts()), (limits.contexts_max, limits.contexts_max));
+    // Whoever comes meanwhile is served all the same, as long as nothing has to be kept for it.
+    let optimized = enumerate("Msvm_ComputerSystem", OPTIMIZED);
+    assert!(post_as(&server, "other", optimized).await.starts_with("200 "));
+    tokio::time::advance(Duration::from_millis(limits.enumeration_ms)).await;
+    assert_eq!(server.open_contexts(), 0);
+    assert!(post_as(&server, "other", enumerate("CIM_Service", "")).await.starts_with("200 "));
+}

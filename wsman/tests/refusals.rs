@@ -68,6 +68,14 @@ async fn every_wrong_request_has_its_fault() {
         ("no XML", "hello".to_owned()),
         ("cut off", plain[..plain.len() - 20].to_owned()),
         ("an entity", format!("<!DOCTYPE a [<!ENTITY b 'c'>]>{plain}")),
+        (
+            "an entity of entities",
+            "<!DOCTYPE a [<!ENTITY b 'cc'><!ENTITY d '&b;&b;'><!ENTITY e '&d;&d;'>]><a>&e;</a>".to_owned(),
+        ),
+        (
+            "an entity from elsewhere",
+            format!("<!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]>{plain}"),
+        ),
         ("too deep", "<a>".repeat(100_000)),
         ("too many attributes", format!("<a {}/>", "b=''".repeat(100_000))),
         ("no envelope", "<a/>".to_owned()),

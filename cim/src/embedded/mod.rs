@@ -16,7 +16,7 @@ mod tests;
 pub use class::{write_class, write_qualifier_declaration};
 pub use prologue::blank_prologue;
 pub use read::{instance, path, read, read_as};
-pub use write::{escape, write, write_path};
+pub use write::{write, write_path};
 
 use crate::{ParseError, Schema, Value};
 

@@ -1,6 +1,7 @@
 //! Writing embedded instances as WMI does: without declaration and namespace, `NAME` as the first attribute, all
 //! properties of the class, those without value marked as unset.
 
+use crate::xml::escape;
 use crate::{CimType, Instance, Keys, Name, ObjectPath, Schema, Value};
 use std::fmt::Write;
 
@@ -23,25 +24,6 @@ pub fn write(instance: &Instance, schema: &Schema) -> String {
         }
     }
     xml + "</INSTANCE>"
-}
-
-/// The text as XML holds it, in elements and in attributes. Characters that XML cannot hold become U+FFFD.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped += "&amp;",
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '"' => escaped += "&quot;",
-            // A reader makes a line feed of it.
-            '\r' => escaped += "&#13;",
-            '\t' | '\n' => escaped.push(c),
-            '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 fn property(

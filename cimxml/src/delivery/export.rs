@@ -81,7 +81,7 @@ async fn post(destination: &Uri, body: Bytes, options: &Options) -> Result<(), E
     let tcp = TcpStream::connect((host, port)).await.map_err(ExportError::Connect)?;
     let request = request(destination, body)?;
     let response = if tls {
-        let config = options.tls.clone().ok_or(ExportError::NoTls)?;
+        let config = options.tls.borrow().clone().ok_or(ExportError::NoTls)?;
         let name = ServerName::try_from(host.to_owned());
         let name = name.map_err(|error| ExportError::Connect(std::io::Error::other(error)))?;
         let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(ExportError::Connect)?;

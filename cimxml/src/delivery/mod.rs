@@ -16,6 +16,7 @@ use cim::{Caller, DateTime, Instance, InstanceStream, Provider, Role, Schema};
 use futures::stream::{self, StreamExt};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +25,8 @@ use uuid::Uuid;
 /// How deliveries are made.
 #[derive(Clone)]
 pub struct Options {
-    /// What TLS trusts; without it, only `http` destinations are served.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// What TLS trusts, as it is now; without it, only `http` destinations are served.
+    pub tls: watch::Receiver<Option<Arc<rustls::ClientConfig>>>,
     /// How long a listener may take to answer.
     pub timeout: Duration,
     /// How often an indication is sent before it is given up.
@@ -38,7 +39,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            tls: None,
+            tls: watch::channel(None).1,
             timeout: Duration::from_secs(30),
             attempts: 6,
             pause: Duration::from_secs(1),

@@ -269,6 +269,14 @@ fn internal() -> Caller {
     Caller { user: "interop".to_owned(), role: Role::Administrator, locale: None, address: None }
 }
 
+/// A line for whoever asks later who changed what. The result is a status code (DSP0200), 0 where it was done.
+fn audit<T>(caller: &Caller, operation: &str, on: &str, result: &Result<T, Error>) {
+    let Caller { user, role, address, .. } = caller;
+    let address = address.map(|address| address.to_string());
+    let result = result.as_ref().err().map_or(0, |error| error.status.code());
+    tracing::info!(target: "audit", user, address, ?role, operation, on, result);
+}
+
 impl Provider for Interop {
     fn namespaces(&self) -> Vec<Namespace> {
         self.memory.namespaces()
@@ -331,7 +339,14 @@ impl Provider for Interop {
         if namespace != self.namespace() {
             return future::ready(Err(Error::invalid_namespace(namespace))).boxed();
         }
-        self.make(caller, instance).boxed()
+        async move {
+            let class = instance.class.to_string();
+            let made = self.make(caller, instance).await;
+            let on = made.as_ref().map_or(class, ObjectPath::relative);
+            audit(caller, "CreateInstance", &on, &made);
+            made
+        }
+        .boxed()
     }
 
     fn modify<'a>(
@@ -340,14 +355,23 @@ impl Provider for Interop {
         instance: Instance,
         changed: Option<Vec<Name>>,
     ) -> Served<'a, ()> {
-        self.change(caller, instance, changed).boxed()
+        async move {
+            let on = instance.path.as_ref().map_or_else(|| instance.class.to_string(), ObjectPath::relative);
+            let changed = self.change(caller, instance, changed).await;
+            audit(caller, "ModifyInstance", &on, &changed);
+            changed
+        }
+        .boxed()
     }
 
     fn delete<'a>(&'a self, caller: &'a Caller, path: &'a ObjectPath) -> Served<'a, ()> {
-        let admitted = self.admit(caller, &path.class);
         async move {
-            admitted?;
-            self.remove(path).await
+            let gone = match self.admit(caller, &path.class) {
+                Ok(()) => self.remove(path).await,
+                Err(refused) => Err(refused),
+            };
+            audit(caller, "DeleteInstance", &path.relative(), &gone);
+            gone
         }
         .boxed()
     }

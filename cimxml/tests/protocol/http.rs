@@ -87,6 +87,18 @@ async fn what_does_not_fit_is_refused_with_its_own_code() {
             "DOCTYPE",
         ),
         (
+            with_body(|_| "<!DOCTYPE CIM [<!ENTITY a \"bb\"><!ENTITY c \"&a;&a;\">]><CIM>&c;</CIM>".into()),
+            400,
+            "request-not-well-formed",
+            "DOCTYPE",
+        ),
+        (
+            with_body(|_| "<!DOCTYPE CIM [<!ENTITY a SYSTEM \"file:///etc/passwd\">]><CIM>&a;</CIM>".into()),
+            400,
+            "request-not-well-formed",
+            "DOCTYPE",
+        ),
+        (
             with_body(|_| "<CIM CIMVERSION=\"2.0\" DTDVERSION=\"2.0\"/>".into()),
             400,
             "request-not-valid",

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -77,10 +77,10 @@ async fn listener_over(
 
 /// Delivers until the guard is dropped.
 fn deliver(world: &World) -> DropGuard {
-    deliver_over(world, None)
+    deliver_over(world, watch::channel(None).1)
 }
 
-fn deliver_over(world: &World, tls: Option<Arc<ClientConfig>>) -> DropGuard {
+fn deliver_over(world: &World, tls: watch::Receiver<Option<Arc<ClientConfig>>>) -> DropGuard {
     let options = Options { tls, attempts: 3, pause: Duration::from_millis(1), ..Options::default() };
     let stop = CancellationToken::new();
     tokio::spawn(delivery::run(world.interop.clone(), world.provider.clone(), options, stop.clone()));
@@ -158,14 +158,16 @@ async fn a_listener_over_tls_is_believed_by_its_certificate() {
     let (acceptor, trusts_it) = certificate();
     let (url, mut hears) = listener_over(Some(acceptor.clone()), 0).await;
     subscribe(&world, QUERY, &url, "").await;
-    let _delivering = deliver_over(&world, Some(trusts_it));
+    let (trust, trusted) = watch::channel(None);
+    let _delivering = deliver_over(&world, trusted);
+    trust.send_replace(Some(trusts_it));
     assert_eq!(first(&world, &mut hears).await.0["cimexportmethod"], "ExportIndication");
 
     let stranger = crate::common::world();
     let (url, mut hears) = listener_over(Some(acceptor), 0).await;
     let remove = "<PROPERTY NAME=\"OnFatalErrorPolicy\" TYPE=\"uint16\"><VALUE>4</VALUE></PROPERTY>";
     subscribe(&stranger, QUERY, &url, remove).await;
-    let _delivering = deliver_over(&stranger, Some(certificate().1));
+    let _delivering = deliver_over(&stranger, watch::channel(Some(certificate().1)).1);
     given_up(&stranger).await;
     assert!(hears.try_recv().is_err());
 }

@@ -144,3 +144,26 @@ async fn a_query_tells_the_class_of_what_it_selects() {
     let parameters = query("REFERENCES OF {Msvm_ReplicationRelationship.InstanceID='Microsoft:VM0\\\\0'}");
     assert_eq!(code(&world.ask(intrinsic(V2, "OpenQueryInstances", &parameters)).await), Some(29));
 }
+
+#[tokio::test]
+async fn ten_thousand_enumerations_are_bounded_and_answered() {
+    let world = world();
+    let limits = Limits::default();
+    let open = async |user: &str| {
+        let request = intrinsic(V2, "OpenEnumerateInstancePaths", &class("ClassName", "Msvm_ComputerSystem"));
+        let caller = Caller { user: user.into(), ..caller() };
+        code(&world.ask_as(request, &caller).await)
+    };
+    let mut opened = 0;
+    for number in 0..10_000 {
+        match open(&format!("user {}", number % 10)).await {
+            None => opened += 1,
+            Some(refused) => assert_eq!(refused, 27),
+        }
+    }
+    assert_eq!(opened, limits.open_max);
+    let all = intrinsic(V2, "EnumerateInstanceNames", &class("ClassName", "Msvm_ComputerSystem"));
+    assert_eq!(code(&world.ask(all).await), None, "what keeps nothing is answered");
+    world.later(limits.wait_default.as_secs() + 1);
+    assert_eq!(open("other").await, None);
+}

@@ -76,7 +76,7 @@ proptest! {
             }
             let start = places[at.index(places.len())];
             let end = start + body[start..].find("</VALUE>").unwrap();
-            Bytes::from(format!("{}{}{}", &body[..start], cim::embedded::escape(&text), &body[end..]))
+            Bytes::from(format!("{}{}{}", &body[..start], cim::xml::escape(&text), &body[end..]))
         });
         handle(request);
     }

@@ -238,7 +238,7 @@ pub fn request(method: &str, object: &str, call: &str) -> Request<Bytes> {
 
 /// `IPARAMVALUE` with a text.
 pub fn text(name: &str, value: &str) -> String {
-    let value = cim::embedded::escape(value);
+    let value = cim::xml::escape(value);
     format!("<IPARAMVALUE NAME=\"{name}\"><VALUE>{value}</VALUE></IPARAMVALUE>")
 }
 
