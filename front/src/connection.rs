@@ -1,7 +1,12 @@
 //! One connection: TLS, then requests one after the other until either side closes.
 
 use crate::{
-    auth::Authenticator, exchange, limits::Limits, origin::Slots, service::Service, tls::ClientCertificate,
+    auth::{Authenticator, Negotiation},
+    exchange,
+    limits::Limits,
+    origin::Slots,
+    service::Service,
+    tls::ClientCertificate,
     tls::Tls,
 };
 use http::HeaderValue;
@@ -46,12 +51,14 @@ pub(crate) struct Connection {
     pub shared: Arc<Shared>,
     pub from: SocketAddr,
     pub certificate: Option<ClientCertificate>,
+    /// The exchange of tickets; over TLS only.
+    pub negotiation: Option<Negotiation>,
 }
 
 pub(crate) async fn serve(tcp: TcpStream, from: SocketAddr, shared: Arc<Shared>) {
     set_tcp_options(&tcp);
     let Some(tls) = &shared.tls else {
-        return http(tcp, Connection { shared, from, certificate: None }).await;
+        return http(tcp, Connection { shared, from, certificate: None, negotiation: None }).await;
     };
     let tls = tls.current();
     let acceptor = TlsAcceptor::from(tls.server(shared.authenticator.wants_certificates()));
@@ -63,7 +70,8 @@ pub(crate) async fn serve(tcp: TcpStream, from: SocketAddr, shared: Arc<Shared>)
         Ok(Ok(stream)) => {
             let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
             let certificate = tls.client(chain, UnixTime::now());
-            http::<TlsStream<TcpStream>>(stream, Connection { shared, from, certificate }).await;
+            let negotiation = Some(Negotiation::default());
+            http::<TlsStream<TcpStream>>(stream, Connection { shared, from, certificate, negotiation }).await;
         }
         Ok(Err(error)) => tracing::debug!(%from, %error, "no TLS with a client"),
         Err(_) => tracing::debug!(%from, "no TLS with a client in time"),

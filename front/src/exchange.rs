@@ -1,7 +1,7 @@
 //! One request and its answer.
 
 use crate::{
-    auth::Verdict,
+    auth::{Negotiated, Verdict},
     connection::Connection,
     gzip,
     limits::Limits,
@@ -29,9 +29,16 @@ const LANGUAGE_BYTES_MAX: usize = 35;
 /// Why a request does not reach the service.
 enum Refusal {
     Absent,
-    Unauthorized,
-    Locked { wait: Duration },
-    TooLong { bytes_max: usize },
+    /// `Some`: a ticket owes another token, and nothing else is offered.
+    Unauthorized {
+        next: Option<HeaderValue>,
+    },
+    Locked {
+        wait: Duration,
+    },
+    TooLong {
+        bytes_max: usize,
+    },
     TooSlow,
     Broken,
     Stopping,
@@ -40,12 +47,18 @@ enum Refusal {
 pub(crate) async fn answer(request: Request<Incoming>, connection: Arc<Connection>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let takes_gzip = gzip::is_offered(&head.headers);
-    let response = match caller(&head, &connection).await {
-        Ok(caller) => match read(body, caller.is_some(), &connection.shared.limits).await {
-            Ok(body) => serve(head, body, caller, &connection).await,
-            // What is left of the body is not worth waiting for.
-            Err(refusal) => closing(refuse(refusal, &connection)),
-        },
+    let response = match admit(&head, &connection).await {
+        Ok(Admitted { caller, proof }) => {
+            let mut response = match read(body, caller.is_some(), &connection.shared.limits).await {
+                Ok(body) => serve(head, body, caller, &connection).await,
+                // What is left of the body is not worth waiting for.
+                Err(refusal) => closing(refuse(refusal, &connection)),
+            };
+            if let Some(proof) = proof {
+                response.headers_mut().insert(WWW_AUTHENTICATE, proof);
+            }
+            response
+        }
         Err(refusal) => {
             let expects = head.headers.contains_key(EXPECT);
             let response = refuse(refusal, &connection);
@@ -59,24 +72,42 @@ pub(crate) async fn answer(request: Request<Incoming>, connection: Arc<Connectio
     if takes_gzip { gzip::compress(response) } else { response }
 }
 
-/// On whose behalf the request is; `None` where anybody may ask.
-async fn caller(head: &request::Parts, connection: &Connection) -> Result<Option<Caller>, Refusal> {
+struct Admitted {
+    /// On whose behalf the request is; `None` where anybody may ask.
+    caller: Option<Caller>,
+    /// What proves to a client with a ticket who we are.
+    proof: Option<HeaderValue>,
+}
+
+async fn admit(head: &request::Parts, connection: &Connection) -> Result<Admitted, Refusal> {
     let shared = &connection.shared;
     if shared.stop.is_cancelled() {
         return Err(Refusal::Stopping);
     }
     match shared.service.access(head) {
         Access::Absent => return Err(Refusal::Absent),
-        Access::Anybody => return Ok(None),
+        Access::Anybody => return Ok(Admitted { caller: None, proof: None }),
         Access::Users => {}
     }
     let from = connection.from;
     let certificate = connection.certificate.as_ref();
-    match shared.authenticator.authenticate(&head.headers, from.ip(), certificate).await {
-        Verdict::Admitted { user, role } => {
-            Ok(Some(Caller { user, role, locale: language(&head.headers), address: Some(from) }))
+    let negotiated = match &connection.negotiation {
+        Some(negotiation) => shared.authenticator.negotiate(negotiation, &head.headers, from.ip()).await,
+        None => None,
+    };
+    let Negotiated { verdict, answer } = match negotiated {
+        Some(negotiated) => negotiated,
+        None => {
+            let verdict = shared.authenticator.authenticate(&head.headers, from.ip(), certificate).await;
+            Negotiated { verdict, answer: None }
         }
-        Verdict::Refused => Err(Refusal::Unauthorized),
+    };
+    match verdict {
+        Verdict::Admitted { user, role } => {
+            let caller = Caller { user, role, locale: language(&head.headers), address: Some(from) };
+            Ok(Admitted { caller: Some(caller), proof: answer })
+        }
+        Verdict::Refused => Err(Refusal::Unauthorized { next: answer }),
         Verdict::Locked { wait } => Err(Refusal::Locked { wait }),
     }
 }
@@ -148,9 +179,13 @@ async fn drain(mut body: Incoming, expects: bool, time: Duration) -> bool {
 fn refuse(refusal: Refusal, connection: &Connection) -> Response<Body> {
     match refusal {
         Refusal::Absent => text(StatusCode::NOT_FOUND, "no such resource"),
-        Refusal::Unauthorized => {
+        Refusal::Unauthorized { next } => {
             let mut response = text(StatusCode::UNAUTHORIZED, "");
-            for challenge in &connection.shared.challenges {
+            let offered = match &next {
+                Some(next) => std::slice::from_ref(next),
+                None => connection.shared.challenges.as_slice(),
+            };
+            for challenge in offered {
                 response.headers_mut().append(WWW_AUTHENTICATE, challenge.clone());
             }
             response

@@ -22,6 +22,7 @@ mod tls;
 pub mod users;
 
 pub use auth::{Authenticator, Clock};
+pub use kerberos::Account;
 pub use limits::Limits;
 pub use listener::{BindError, Listener, Settings};
 pub use service::{Access, Body, Service};

@@ -61,10 +61,10 @@ impl Listener {
             listeners.push((listener.local_addr().map_err(listen)?, listener));
         }
         let shared = Arc::new(Shared {
+            challenges: auth::challenges(realm, tls.is_some() && authenticator.takes_tickets()),
             tls,
             authenticator,
             service,
-            challenges: auth::challenges(realm),
             limits,
             slots: Arc::new(Slots::default()),
             stop: Default::default(),

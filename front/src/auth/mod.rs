@@ -1,4 +1,5 @@
-//! Who sends a request: Basic authentication against the users' file, or the connection's certificate.
+//! Who sends a request: Basic authentication against the users' file, the connection's certificate, or a ticket
+//! (`negotiate`).
 //!
 //! ```text
 //! address waits? ─yes─▶ locked
@@ -17,6 +18,7 @@
 
 mod basic;
 mod lockout;
+mod negotiate;
 mod verified;
 
 use crate::{
@@ -27,7 +29,9 @@ use crate::{
 use basic::{Credentials, credentials};
 use cim::Role;
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use kerberos::Account;
 use lockout::Lockout;
+pub(crate) use negotiate::{Negotiated, Negotiation};
 use std::{
     fmt,
     net::IpAddr,
@@ -48,6 +52,8 @@ pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
 pub struct Authenticator {
     users: UsersFile,
     clock: Clock,
+    /// Where the keys for tickets are; `None`: they are not taken.
+    tickets: Option<Account>,
     /// What the passwords of unknown users are compared with.
     nobody: PasswordHash,
     /// Held while a password is checked.
@@ -84,13 +90,18 @@ struct Attempt {
 
 impl Authenticator {
     pub fn new(users: UsersFile, clock: Clock) -> Arc<Self> {
+        Self::with_tickets(users, clock, None)
+    }
+
+    /// Takes tickets, too, for the principals in the keytab of `tickets`.
+    pub fn with_tickets(users: UsersFile, clock: Clock, tickets: Option<Account>) -> Arc<Self> {
         let attempts = Attempts {
             users: Lockout::new(USER_FAILURES_FREE),
             addresses: Lockout::new(ADDRESS_FAILURES_FREE),
             verified: Verified::new(),
         };
         let (nobody, turn) = (PasswordHash::nobody(), Arc::default());
-        Arc::new(Self { users, clock, nobody, turn, attempts: Mutex::new(attempts) })
+        Arc::new(Self { users, clock, tickets, nobody, turn, attempts: Mutex::new(attempts) })
     }
 
     /// Whether it is of any use to ask a client for a certificate.
@@ -196,9 +207,11 @@ impl Authenticator {
 }
 
 /// What a 401 offers, each scheme in a header of its own: clients read no lists.
-pub(crate) fn challenges(realm: &'static str) -> Vec<HeaderValue> {
+pub(crate) fn challenges(realm: &'static str, with_tickets: bool) -> Vec<HeaderValue> {
     let basic = format!("Basic realm=\"{realm}\", charset=\"UTF-8\"");
-    vec![HeaderValue::try_from(basic).expect("realms are plain words of ours")]
+    let negotiate = with_tickets.then(|| HeaderValue::from_static(kerberos::negotiate::SCHEME));
+    let basic = HeaderValue::try_from(basic).expect("realms are plain words of ours");
+    negotiate.into_iter().chain([basic]).collect()
 }
 
 impl fmt::Debug for Authenticator {

@@ -5,10 +5,11 @@
 //! role = "administrator"
 //! password = "$argon2id$v=19$m=19456,t=2,p=1$…"
 //! certificates = ["sha256:…", "name:anna@example"]
+//! principals = ["anna@EXAMPLE.ORG"]
 //! ```
 //!
 //! There is no default user: without the file, or with an empty one, nobody may. A user without a password logs
-//! in by certificate only.
+//! in by certificate or by ticket only.
 
 mod file;
 mod mapping;
@@ -21,6 +22,7 @@ pub use password::{PASSWORD_BYTES_MAX, PASSWORD_CHARACTERS_MIN, PasswordError, P
 
 use crate::tls::ClientCertificate;
 use cim::Role;
+use kerberos::Principal;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, io, path::PathBuf};
 
@@ -43,6 +45,9 @@ pub struct User {
     pub password: Option<PasswordHash>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateMapping>,
+    /// Of Kerberos, with their realms.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub principals: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -76,6 +81,12 @@ pub enum UsersError {
     Mapped { mapping: CertificateMapping, user: String },
     #[error("{user} has no {mapping}")]
     NotMapped { mapping: CertificateMapping, user: String },
+    #[error("{principal:?} is not a principal with its realm, such as anna@EXAMPLE.ORG")]
+    Principal { principal: String },
+    #[error("{principal} belongs to {user} already")]
+    PrincipalMapped { principal: String, user: String },
+    #[error("{user} has no {principal}")]
+    PrincipalNotMapped { principal: String, user: String },
     #[error(transparent)]
     Password(#[from] PasswordError),
 }
@@ -96,7 +107,8 @@ impl Users {
         if self.users.contains_key(name) {
             return Err(UsersError::Exists { name: name.to_owned() });
         }
-        self.users.insert(name.to_owned(), User { role, password: None, certificates: vec![] });
+        self.users
+            .insert(name.to_owned(), User { role, password: None, certificates: vec![], principals: vec![] });
         Ok(())
     }
 
@@ -134,6 +146,33 @@ impl Users {
         Ok(())
     }
 
+    /// Lets who has tickets of this principal log in as `name`. One that belongs to another user already is refused.
+    pub fn map_principal(&mut self, name: &str, principal: &str) -> Result<(), UsersError> {
+        check_principal(principal)?;
+        let principal = principal.to_owned();
+        if let Some((owner, _)) = self.by_principal(&Principal(principal.clone())) {
+            return Err(UsersError::PrincipalMapped { user: owner.to_owned(), principal });
+        }
+        self.user(name)?.principals.push(principal);
+        Ok(())
+    }
+
+    pub fn unmap_principal(&mut self, name: &str, principal: &str) -> Result<(), UsersError> {
+        let principals = &mut self.user(name)?.principals;
+        let before = principals.len();
+        principals.retain(|other| other != principal);
+        if principals.len() == before {
+            let (user, principal) = (name.to_owned(), principal.to_owned());
+            return Err(UsersError::PrincipalNotMapped { user, principal });
+        }
+        Ok(())
+    }
+
+    /// Whom a principal stands for; case counts.
+    pub(crate) fn by_principal(&self, principal: &Principal) -> Option<(&str, &User)> {
+        self.list().find(|(_, user)| user.principals.contains(&principal.0))
+    }
+
     /// Whether it is of any use to ask a client for a certificate.
     pub fn any_certificate(&self) -> bool {
         self.users.values().any(|user| !user.certificates.is_empty())
@@ -169,6 +208,7 @@ impl Users {
     /// What a file written by hand may get wrong although it is TOML.
     fn check(&self) -> Result<(), UsersError> {
         let mut seen = BTreeMap::new();
+        let mut seen_principals = BTreeMap::new();
         for (name, user) in self.list() {
             check_name(name)?;
             for mapping in &user.certificates {
@@ -176,9 +216,25 @@ impl Users {
                     return Err(UsersError::Mapped { mapping: mapping.clone(), user: owner.to_owned() });
                 }
             }
+            for principal in &user.principals {
+                check_principal(principal)?;
+                if let Some(owner) = seen_principals.insert(principal, name) {
+                    let (principal, user) = (principal.clone(), owner.to_owned());
+                    return Err(UsersError::PrincipalMapped { principal, user });
+                }
+            }
         }
         Ok(())
     }
+}
+
+/// Without its realm a principal would be somebody else's in another one.
+fn check_principal(principal: &str) -> Result<(), UsersError> {
+    let parts = principal.rsplit_once('@').filter(|(name, realm)| !name.is_empty() && !realm.is_empty());
+    if parts.is_none() || principal.chars().any(|character| character.is_control() || character == ' ') {
+        return Err(UsersError::Principal { principal: principal.to_owned() });
+    }
+    Ok(())
 }
 
 /// A colon would end the name in Basic authentication (RFC 7617, section 2).

@@ -12,6 +12,27 @@ fn hash(text: &str) -> PasswordHash {
 }
 
 #[test]
+fn a_principal_is_one_users_and_has_a_realm() {
+    let mut users = Users::default();
+    users.add("anna", Role::Reader).unwrap();
+    users.add("bert", Role::Reader).unwrap();
+    for bad in ["anna", "@X.ORG", "anna@", "an na@X.ORG", ""] {
+        assert!(matches!(users.map_principal("anna", bad), Err(UsersError::Principal { .. })), "{bad}");
+    }
+    users.map_principal("anna", "anna@X.ORG").unwrap();
+    let taken = users.map_principal("bert", "anna@X.ORG").unwrap_err();
+    assert_eq!(taken.to_string(), "anna@X.ORG belongs to anna already");
+    let who = |users: &Users, text: &str| {
+        users.by_principal(&Principal(text.to_owned())).map(|(name, _)| name.to_owned())
+    };
+    assert_eq!(who(&users, "anna@X.ORG").as_deref(), Some("anna"));
+    assert_eq!((who(&users, "anna@Y.ORG"), who(&users, "Anna@X.ORG")), (None, None));
+    users.unmap_principal("anna", "anna@X.ORG").unwrap();
+    assert!(users.unmap_principal("anna", "anna@X.ORG").is_err());
+    assert_eq!(who(&users, "anna@X.ORG"), None);
+}
+
+#[test]
 fn users_are_kept_in_a_file_that_only_its_owner_reads() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users.toml");
@@ -103,7 +124,7 @@ fn what_is_wrong_in_a_file_is_named_without_its_secrets() {
     assert!(said.iter().all(|said| !said.contains("$argon") && !said.contains("plain text")), "{said:?}");
     expect![[r#"
         users.toml, line 2: unknown variant `king`, expected one of `reader`, `operator`, `administrator`
-        users.toml, line 3: unknown field `pasword`, expected one of `role`, `password`, `certificates`
+        users.toml, line 3: unknown field `pasword`, expected one of `role`, `password`, `certificates`, `principals`
         users.toml, line 3: not an argon2id hash
         users.toml, line 3: not an argon2id hash
         users.toml, line 3: not an argon2id hash

@@ -73,7 +73,7 @@ async fn bind(addresses: &[&str], with_tls: bool) -> Result<Listener, BindError>
     let addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
     let settings = Settings { addresses, tls, realm: "TEST", limits: Limits::default() };
     let service = Arc::new(ProbeService(Arc::default()));
-    Listener::bind(settings, support::authenticator(&dir, Arc::default()), service).await
+    Listener::bind(settings, support::authenticator(&dir, Arc::default(), None), service).await
 }
 
 #[tokio::test]

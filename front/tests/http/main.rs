@@ -5,3 +5,4 @@ mod certificates;
 mod limits;
 mod login;
 mod support;
+mod tickets;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cim::{Caller, Role};
 use front::{
-    Access, Authenticator, Body, Limits, Listener, Service, Settings, Tls, TlsFiles,
+    Access, Account, Authenticator, Body, Limits, Listener, Service, Settings, Tls, TlsFiles,
     users::{self, PasswordHash, Users, UsersError, UsersFile},
 };
 use futures::{StreamExt, future::BoxFuture, stream};
@@ -187,20 +187,25 @@ pub struct Server {
 
 /// TLS on loopback, with anna for a user.
 pub async fn server(limits: Limits) -> Server {
-    start(limits, true).await
+    start(limits, true, None).await
 }
 
 /// The same without TLS, for tests that write their own bytes.
 pub async fn plain_server(limits: Limits) -> Server {
-    start(limits, false).await
+    start(limits, false, None).await
 }
 
-async fn start(limits: Limits, with_tls: bool) -> Server {
+/// TLS on loopback, or not, for clients with tickets.
+pub async fn server_with_tickets(tickets: Account, with_tls: bool) -> Server {
+    start(Limits::default(), with_tls, Some(tickets)).await
+}
+
+async fn start(limits: Limits, with_tls: bool, tickets: Option<Account>) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new("authority of the test");
     let tls = with_tls.then(|| Tls::load(&tls_files(&dir, &authority)).unwrap());
     let passed_s = Arc::new(AtomicU64::new(0));
-    let (probe, authenticator) = (Arc::default(), authenticator(&dir, passed_s.clone()));
+    let (probe, authenticator) = (Arc::default(), authenticator(&dir, passed_s.clone(), tickets));
     let settings =
         Settings { addresses: vec!["127.0.0.1:0".to_owned()], tls: tls.clone(), realm: "TEST", limits };
     let service = Arc::new(ProbeService(Arc::clone(&probe)));
@@ -221,7 +226,11 @@ pub fn tls_files(dir: &TempDir, authority: &Authority) -> TlsFiles {
     }
 }
 
-pub fn authenticator(dir: &TempDir, passed_s: Arc<AtomicU64>) -> Arc<Authenticator> {
+pub fn authenticator(
+    dir: &TempDir,
+    passed_s: Arc<AtomicU64>,
+    tickets: Option<Account>,
+) -> Arc<Authenticator> {
     let path = dir.path().join("users.toml");
     users::edit(&path, |users| {
         users.add("anna", Role::Administrator)?;
@@ -230,7 +239,7 @@ pub fn authenticator(dir: &TempDir, passed_s: Arc<AtomicU64>) -> Arc<Authenticat
     .unwrap();
     let start = Instant::now();
     let clock = Arc::new(move || start + Duration::from_secs(passed_s.load(Ordering::Relaxed)));
-    Authenticator::new(UsersFile::open(&path).unwrap(), clock)
+    Authenticator::with_tickets(UsersFile::open(&path).unwrap(), clock, tickets)
 }
 
 impl Server {
