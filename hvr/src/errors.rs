@@ -22,11 +22,12 @@ pub fn codes(failure: &Failure) -> Codes {
         ErrorKind::NotFound => (Status::NotFound, OTHER),
         ErrorKind::InvalidState | ErrorKind::WrongHost | ErrorKind::InUse => (Status::Failed, OTHER),
         ErrorKind::AlreadyExists => (Status::AlreadyExists, OTHER),
-        ErrorKind::PeerUnreachable | ErrorKind::DaemonUnavailable | ErrorKind::Timeout => {
-            (Status::Failed, COMMUNICATIONS)
-        }
+        ErrorKind::PeerUnreachable
+        | ErrorKind::DaemonUnavailable
+        | ErrorKind::Timeout
+        | ErrorKind::StatusUnknown => (Status::Failed, COMMUNICATIONS),
         ErrorKind::AccessDenied => (Status::AccessDenied, SECURITY),
-        ErrorKind::NoSpace => (Status::Failed, UNAVAILABLE_RESOURCE),
+        ErrorKind::NoSpace | ErrorKind::NoMemory => (Status::Failed, UNAVAILABLE_RESOURCE),
         ErrorKind::Cancelled => (Status::Failed, OTHER),
         ErrorKind::NotSupported | ErrorKind::IncompatiblePeer => (Status::NotSupported, UNSUPPORTED),
         ErrorKind::Corrupt => (Status::Failed, SOFTWARE),
@@ -123,7 +124,9 @@ mod tests {
             Timeout: 32772 CIM_ERR_FAILED 2
             InUse: 32774 CIM_ERR_FAILED 1
             IncompatiblePeer: 32770 CIM_ERR_NOT_SUPPORTED 10
-            Corrupt: 32768 CIM_ERR_FAILED 4"#]]
+            Corrupt: 32768 CIM_ERR_FAILED 4
+            StatusUnknown: 32771 CIM_ERR_FAILED 2
+            NoMemory: 32778 CIM_ERR_FAILED 9"#]]
         .assert_eq(&rows.join("\n"));
         let unknown = Failure::new(ErrorKind::NotFound, UNKNOWN_VM, "");
         assert_eq!(codes(&unknown).return_code, 32777);

@@ -56,17 +56,17 @@ pub fn by_id(class: &str, instance_id: impl Into<String>) -> ObjectPath {
     self::class(class).with("InstanceID", instance_id.into())
 }
 
-pub fn relationship(vm: VmId) -> ObjectPath {
-    by_id("Msvm_ReplicationRelationship", relationship_id(vm))
+pub fn relationship(vm: VmId, index: u16) -> ObjectPath {
+    by_id("Msvm_ReplicationRelationship", relationship_id(vm, index))
 }
 
-pub fn replication_settings(vm: VmId) -> ObjectPath {
-    by_id("Msvm_ReplicationSettingData", relationship_id(vm))
+pub fn replication_settings(vm: VmId, index: u16) -> ObjectPath {
+    by_id("Msvm_ReplicationSettingData", relationship_id(vm, index))
 }
 
-/// The primary relationship: there is no extended one.
-pub fn relationship_id(vm: VmId) -> String {
-    instance_id(vm, "\\HVR\\0")
+/// 0: the primary relationship; 1: the extended one, from a replica to a third host.
+pub fn relationship_id(vm: VmId, index: u16) -> String {
+    instance_id(vm, &format!("\\HVR\\{index}"))
 }
 
 pub fn system_settings(id: impl Display) -> ObjectPath {
@@ -132,17 +132,17 @@ mod tests {
     #[test]
     fn what_a_path_names_is_found_again() {
         let id: VmId = "6f1c2a94-83e5-4c07-9d1b-5a2e8f4b7c60".parse().unwrap();
-        for path in [vm(id), relationship(id), replication_settings(id), system_settings(id)] {
+        for path in [vm(id), relationship(id, 0), replication_settings(id, 1), system_settings(id)] {
             assert_eq!(uuids::<VmId>(&path), [id], "{path}");
             let read: ObjectPath = path.to_string().parse().unwrap();
             assert_eq!(uuids::<VmId>(&read), [id], "{path}");
         }
         let disk = by_id("Msvm_StorageAllocationSettingData", instance_id(id, "\\Disk\\vda"));
         assert_eq!(uuids::<VmId>(&disk), [id]);
-        assert_eq!(relationship_id(id), "Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\HVR\\0");
+        assert_eq!(relationship_id(id, 0), "Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\HVR\\0");
         let link = class("Msvm_SystemReplicationRelationship")
             .with("Antecedent", vm(id))
-            .with("Dependent", relationship(id));
+            .with("Dependent", relationship(id, 1));
         assert_eq!(uuids::<VmId>(&link), [id, id]);
     }
 

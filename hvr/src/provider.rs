@@ -63,9 +63,9 @@ impl Hvr {
     /// What is known of a scope; none where there is no such VM or job.
     pub(crate) async fn subject(&self, scope: Scope, parts: Parts) -> Result<Option<Subject>, Error> {
         let found = match scope {
-            Scope::Host => {
-                Some(Subject::Host(world::host_facts(&self.host).await.map_err(|failure| error(&failure))?))
-            }
+            Scope::Host => Some(Subject::Host(Box::new(
+                world::host_facts(&self.host).await.map_err(|failure| error(&failure))?,
+            ))),
             Scope::Vm(vm) => {
                 let machine = world::machine(&self.host, vm, parts).await;
                 machine.map_err(|failure| error(&failure))?.map(|machine| Subject::Vm(Box::new(machine)))

@@ -3,12 +3,12 @@
 use crate::{instance::interval, refusals::Refusals};
 use cim::{DateTime, Error};
 use futures::{StreamExt, stream::BoxStream};
-use model::{HostName, JobId, VmId};
+use model::{Authentication, HostName, JobId, VmId};
 use service::{
     Host,
     api::{AuthorizationView, Command, Failure, HostView, JobView, Reply, Request},
     config::Dirs,
-    inventory::{self, Machine, Parts},
+    inventory::{self, Machine, NetworkView, Parts},
 };
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,9 @@ pub struct World {
     /// Read when it is asked for.
     pub thumbprint: OnceLock<Option<String>>,
     /// Ports of peers that are not reached at the usual one.
-    pub peer_ports: BTreeMap<HostName, u16>,
+    pub peer_ports: BTreeMap<(HostName, Authentication), u16>,
+    /// Whether this host has a principal.
+    pub has_kerberos: bool,
 }
 
 /// The host itself.
@@ -36,6 +38,7 @@ pub struct World {
 pub struct HostFacts {
     pub view: HostView,
     pub authorizations: Vec<AuthorizationView>,
+    pub networks: Vec<NetworkView>,
 }
 
 /// Where an instance lives: what it is made from.
@@ -49,38 +52,44 @@ pub enum Scope {
 /// What is known of a scope.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Subject {
-    Host(HostFacts),
+    Host(Box<HostFacts>),
     Vm(Box<Machine>),
     Job(Box<JobView>),
 }
 
 impl World {
     pub fn of(host: &Host) -> World {
-        let peers = host.config.peers.iter();
-        let peer_ports =
-            peers.filter_map(|(name, peer)| Some((name.clone(), port(peer.address.as_deref()?)?)));
+        let peer_ports = host.config.peers.iter().flat_map(|(name, peer)| {
+            let ports = [
+                (Authentication::Certificate, &peer.address),
+                (Authentication::Kerberos, &peer.kerberos_address),
+            ];
+            ports
+                .into_iter()
+                .filter_map(|(by, address)| Some(((name.clone(), by), port(address.as_deref()?)?)))
+        });
         World {
             host: host.name.to_string(),
             dirs: host.dirs.clone(),
             thumbprint: OnceLock::new(),
             peer_ports: peer_ports.collect(),
+            has_kerberos: host.kerberos.is_some(),
         }
     }
 
     /// The SHA-1 thumbprint of the host's certificate, in capitals.
     pub fn thumbprint(&self) -> Option<String> {
-        let read = || {
-            let views = service::certs::show(&self.dirs).ok()?;
-            let is_authority = |purpose: &String| purpose == "authority";
-            let own = views.into_iter().rfind(|view| !view.purpose.iter().any(is_authority))?;
-            Some(own.sha1.to_ascii_uppercase())
-        };
+        let read = || Some(service::certs::own(&self.dirs)?.sha1.to_ascii_uppercase());
         self.thumbprint.get_or_init(read).clone()
     }
 
     /// The port at which this host reaches a peer.
-    pub fn peer_port(&self, peer: &HostName) -> u16 {
-        self.peer_ports.get(peer).copied().unwrap_or(service::config::PORT)
+    pub fn peer_port(&self, peer: &HostName, by: Authentication) -> u16 {
+        let usual = match by {
+            Authentication::Certificate => service::config::PORT,
+            Authentication::Kerberos => service::config::KERBEROS_PORT,
+        };
+        self.peer_ports.get(&(peer.clone(), by)).copied().unwrap_or(usual)
     }
 }
 
@@ -104,7 +113,7 @@ pub async fn host_facts(host: &Arc<Host>) -> Result<HostFacts, Failure> {
     let Reply::Authorizations(authorizations) = ask(host, Command::AuthorizeList).await? else {
         return Err(unexpected());
     };
-    Ok(HostFacts { view, authorizations })
+    Ok(HostFacts { view, authorizations, networks: inventory::networks(host).await })
 }
 
 /// One VM; none where there is no such VM.

@@ -98,6 +98,36 @@ async fn a_refusal_is_a_return_code_with_an_error_that_can_be_asked_for() {
     assert_eq!(error.text("Message"), Some("RecoveryHistory 25: allowed are 0 to 24"));
     assert!(error.text("ErrorSource").unwrap().contains(&vm.to_string().to_uppercase()));
 
+    // What cannot be read is named with its place.
+    let value = "<INSTANCE CLASSNAME=\"Msvm_ReplicationSettingData\">\n<PROPERTY NAME=\"RecoveryHistory\" \
+                 TYPE=\"uint16\"><VALUE>many</VALUE></PROPERTY></INSTANCE>";
+    for (text, wanted, said) in [
+        (
+            value,
+            32773,
+            "ReplicationSettingData is no instance of Msvm_ReplicationSettingData: line 2, column ",
+        ),
+        (&value[..60], 32773, "ReplicationSettingData is no instance of Msvm_ReplicationSettingData: line "),
+        ("instance of Nope {};", 32773, "Nope"),
+        (
+            "<INSTANCE CLASSNAME=\"Msvm_Error\"/>",
+            32776,
+            "is an instance of Msvm_Error; Msvm_ReplicationSettingData is expected",
+        ),
+        (
+            "<INSTANCE CLASSNAME=\"Msvm_ReplicationSettingData\"><PROPERTY NAME=\"Nope\"/></INSTANCE>",
+            32773,
+            "Nope",
+        ),
+    ] {
+        let arguments = [("ComputerSystem", vm_path(vm).into()), ("ReplicationSettingData", text.into())];
+        let result = stage.call(&service, "CreateReplicationRelationship", &arguments).await;
+        assert_eq!(code(&result), wanted, "{text}");
+        let error = stage.error_of(&job(&result)).await;
+        let message = error.text("Message").unwrap();
+        assert!(message.contains(said), "{message}");
+    }
+
     // Nobody answers there: found out by the job.
     let result = create(&stage, std::slice::from_ref(&to)).await;
     assert_eq!(code(&result), 4096);
@@ -111,7 +141,7 @@ async fn a_refusal_is_a_return_code_with_an_error_that_can_be_asked_for() {
     assert_eq!(code(&stage.call(&service, "RevertFailover", &[]).await), 32773);
     let own = [("ComputerSystem", Value::from(vm_path(vm)))];
     assert_eq!(code(&stage.call(&service, "RevertFailover", &own).await), 32775, "it is not replicated");
-    assert_eq!(code(&stage.call(&service, "ImportInitialReplica", &own).await), 32770);
+    assert_eq!(code(&stage.call(&service, "ImportInitialReplica", &own).await), 32775);
 
     stage.caller.role = Role::Operator;
     let result = create(&stage, std::slice::from_ref(&to)).await;
@@ -151,14 +181,19 @@ async fn a_relationship_is_shown_counted_and_removed() {
     let result = stage.call(&vm_path(vm), "RequestReplicationStateChange", &suspend).await;
     assert_eq!(code(&result), 32775, "its first copy is not complete");
     let result = stage.call(&service, "ResetReplicationStatistics", std::slice::from_ref(&own)).await;
-    assert_eq!(code(&result), 0);
+    assert_eq!(code(&result), 4096);
+    assert_eq!(number(&stage.ended(&job(&result)).await, "JobState"), 7);
     let result = stage.call(&service, "GetReplicationStatistics", std::slice::from_ref(&own)).await;
     let texts = out(&result, "ReplicationStatistics").as_array().unwrap();
     let schema = stage.hvr.schema(&V2.into()).unwrap();
     let counted = embedded::read_as(texts[0].as_str().unwrap(), &schema).unwrap();
     assert_eq!(number(&counted, "ReplicationSuccessCount"), 0);
     assert!(matches!(counted.get("StartStatisticTime"), Some(Value::DateTime(_))), "{counted:?}");
-    assert_eq!(out(&result, "ReplicationHealthIssues").as_array().unwrap().len(), 1, "the first copy");
+    assert_eq!(
+        out(&result, "ReplicationHealthIssues").as_array().unwrap().len(),
+        2,
+        "no first copy, no authorization"
+    );
 
     let mut events = stage
         .events("SELECT * FROM CIM_InstDeletion WHERE SourceInstance ISA 'Msvm_ReplicationRelationship'")

@@ -38,15 +38,15 @@ fn link(class: &str, one: (&str, ObjectPath), other: (&str, ObjectPath)) -> Inst
 }
 
 fn system_relationship(_: &World, machine: &Machine) -> Vec<Instance> {
-    let made = machine.replication.as_ref().map(|_| {
-        let relationship = names::relationship(machine.id);
+    let made = machine.relationships().map(|replication| {
+        let relationship = names::relationship(machine.id, replication.view.index);
         link(
             "Msvm_SystemReplicationRelationship",
             ("Antecedent", names::vm(machine.id)),
             ("Dependent", relationship),
         )
     });
-    made.into_iter().collect()
+    made.collect()
 }
 
 fn defined_state(_: &World, machine: &Machine) -> Vec<Instance> {
@@ -55,8 +55,10 @@ fn defined_state(_: &World, machine: &Machine) -> Vec<Instance> {
     };
     let id = machine.id;
     let own = link(names::vm(id), names::system_settings(id));
-    let replication =
-        machine.replication.as_ref().map(|_| link(names::relationship(id), names::replication_settings(id)));
+    let replication = machine.relationships().map(|replication| {
+        let index = replication.view.index;
+        link(names::relationship(id, index), names::replication_settings(id, index))
+    });
     std::iter::once(own).chain(replication).collect()
 }
 
@@ -71,9 +73,10 @@ fn settings_link(element: ObjectPath, settings: ObjectPath) -> Instance {
 /// Clients go from the VM to its replication settings directly.
 fn settings_of_vm(_: &World, machine: &Machine) -> Vec<Instance> {
     let id = machine.id;
-    let made =
-        machine.replication.as_ref().map(|_| settings_link(names::vm(id), names::replication_settings(id)));
-    made.into_iter().collect()
+    let made = machine.relationships().map(|replication| {
+        settings_link(names::vm(id), names::replication_settings(id, replication.view.index))
+    });
+    made.collect()
 }
 
 fn settings_of_service(world: &World, facts: &HostFacts) -> Vec<Instance> {

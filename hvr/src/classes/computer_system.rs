@@ -56,16 +56,17 @@ pub fn mode(machine: &Machine) -> Mode {
     match (&machine.replication, machine.test_of) {
         (Some(replication), _) => replication.view.mode,
         (None, Some(_)) => Mode::TestReplica,
-        (None, None) => Mode::None,
+        // Not replicated yet: none, or marked as a seed.
+        (None, None) => machine.vm.as_ref().map_or(Mode::None, |view| view.mode),
     }
 }
 
 /// `EnabledState` of a VM: 2 runs, 3 off, 9 paused, 0 where it is between two of them. What crashed is off, and so
-/// is a replica that is not defined.
+/// is a replica that is not defined, and what was live-migrated away.
 pub fn enabled_state(power_state: &str) -> u16 {
     match power_state {
         "running" => 2,
-        "shut off" | "crashed" | "replica" => 3,
+        "shut off" | "migrated" | "crashed" | "replica" => 3,
         "paused" => 9,
         _ => 0,
     }

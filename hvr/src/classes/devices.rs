@@ -32,11 +32,6 @@ pub const ROWS: &[Row] = &[
     row("Msvm_EmulatedEthernetPortSettingData", Make::Never("every adapter is answered as a synthetic one")),
     row("Msvm_ResourceAllocationSettingData", Make::Never("controllers are not looked at")),
     row("Msvm_SerialPortSettingData", Make::Never("serial ports are not looked at")),
-    row(
-        "Msvm_VirtualEthernetSwitch",
-        Make::Never("networks are not listed; LastKnownSwitchName of a connection names its own"),
-    ),
-    row("Msvm_VirtualEthernetSwitchSettingData", Make::Never("networks are not listed")),
 ];
 
 fn each_disk(machine: &Machine, make: fn(VmId, &DiskView) -> Instance) -> Vec<Instance> {
@@ -138,11 +133,38 @@ fn connection(vm: VmId, adapter: &InterfaceView) -> Instance {
         .with("ResourceType", 33u16)
         .with("Parent", by_id(ADAPTER, adapter_id(vm, adapter, "Adapter")).to_string())
         .with("LastKnownSwitchName", adapter.network.clone())
+        .with("TestReplicaSwitchName", adapter.test_network.clone())
 }
 
-/// Nothing is set: SetFailoverNetworkAdapterSettings is refused.
+/// The adapter with this `Msvm_EthernetPortAllocationSettingData`, and that as it is.
+pub fn connected<'a>(machine: &'a Machine, instance_id: &str) -> Option<(&'a InterfaceView, Instance)> {
+    let mut adapters = machine.vm.iter().flat_map(|view| &view.interfaces);
+    let is = |own: &Instance| own.text("InstanceID").is_some_and(|own| own.eq_ignore_ascii_case(instance_id));
+    adapters.find_map(|adapter| Some((adapter, connection(machine.id, adapter))).filter(|(_, own)| is(own)))
+}
+
+pub fn failover_adapter(vm: VmId, adapter: &InterfaceView) -> String {
+    adapter_id(vm, adapter, "FailoverAdapter")
+}
+
+/// What SetFailoverNetworkAdapterSettings set; NULL where it set nothing.
 fn failover_addresses(vm: VmId, adapter: &InterfaceView) -> Instance {
-    Instance::new(FAILOVER).with("InstanceID", adapter_id(vm, adapter, "FailoverAdapter"))
+    let instance = Instance::new(FAILOVER).with("InstanceID", failover_adapter(vm, adapter));
+    let Some(set) = &adapter.failover else { return instance };
+    let has = |v6: bool| set.addresses.iter().any(|address| address.contains(':') == v6);
+    let family = match (set.dhcp || has(false), has(true)) {
+        (true, true) => 4098u16,
+        (true, false) => 4096,
+        (false, true) => 4097,
+        (false, false) => 0,
+    };
+    instance
+        .with("ProtocolIFType", family)
+        .with("DHCPEnabled", set.dhcp)
+        .with("IPAddresses", set.addresses.clone())
+        .with("Subnets", set.subnets.clone())
+        .with("DefaultGateways", set.gateways.clone())
+        .with("DNSServers", set.dns.clone())
 }
 
 fn processor(_: &World, machine: &Machine) -> Vec<Instance> {

@@ -50,6 +50,7 @@ fn status(view: &JobView) -> String {
         JobState::Completed => "Completed".to_owned(),
         JobState::Terminated => "Cancelled".to_owned(),
         JobState::Exception => "Failed".to_owned(),
+        _ if view.stage.is_empty() => "Running".to_owned(),
         _ => view.stage.clone(),
     }
 }
@@ -58,4 +59,18 @@ fn status(view: &JobView) -> String {
 fn error_code(view: &JobView) -> u16 {
     let code = view.failure.as_ref().map_or(0, |failure| errors::codes(failure).return_code);
     u16::try_from(code).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::samples;
+
+    #[test]
+    fn a_job_that_names_no_stage_is_running() {
+        let running =
+            |stage: &str| JobView { state: JobState::Running, stage: stage.into(), ..samples::job() };
+        assert_eq!(job(&running("")).text("JobStatus"), Some("Running"));
+        assert_eq!(job(&running("ship")).text("JobStatus"), Some("ship"));
+    }
 }

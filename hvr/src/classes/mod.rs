@@ -11,6 +11,7 @@ mod service;
 pub mod settings;
 pub mod statistics;
 mod summary;
+mod switches;
 mod system_settings;
 
 pub use service::settings as service_settings;
@@ -56,6 +57,7 @@ pub fn rows() -> impl Iterator<Item = &'static Row> {
         system_settings::ROWS,
         devices::ROWS,
         summary::ROWS,
+        switches::ROWS,
         job::ROWS,
         associations::ROWS,
         cimv2::ROWS,

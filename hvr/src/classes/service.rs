@@ -2,6 +2,7 @@
 
 use super::{Make, Row, row};
 use crate::{
+    instance::interval,
     names::{self, COMPUTER_SYSTEM, MANAGEMENT_SERVICE, REPLICATION_SERVICE, SNAPSHOT_SERVICE},
     world::{HostFacts, World, port},
 };
@@ -42,18 +43,30 @@ fn replication_service(world: &World, facts: &HostFacts) -> Vec<Instance> {
     vec![service]
 }
 
-/// `Msvm_ReplicationServiceSettingData`: what the configuration says. There is no listener for Kerberos.
+/// `AllowedAuthenticationType`: certificates; Kerberos as well.
+const BY_CERTIFICATE: u16 = 2;
+const BOTH: u16 = 3;
+
+/// `Msvm_ReplicationServiceSettingData`: what the configuration says.
 pub fn settings(world: &World, facts: &HostFacts) -> Instance {
     let address = facts.view.replication_address.as_deref();
-    Instance::new("Msvm_ReplicationServiceSettingData")
+    let kerberos = facts.view.kerberos_address.as_deref();
+    let mut settings = Instance::new("Msvm_ReplicationServiceSettingData")
         .with("InstanceID", names::service_settings_id(&world.host))
         .with("Caption", "Replication Service Settings")
         .with("Description", "Virtual Machine Replication Service Settings Data")
         .with("ElementName", "Replication Service Settings")
-        .with("RecoveryServerEnabled", address.is_some())
-        .with("AllowedAuthenticationType", 2u16)
+        .with("RecoveryServerEnabled", address.is_some() && facts.view.recovery_server)
+        .with("MonitoringInterval", facts.view.monitoring_interval_s)
+        .with("MonitoringStartTime", interval(f64::from(facts.view.monitoring_start_s)))
+        .with("AllowedAuthenticationType", if kerberos.is_some() { BOTH } else { BY_CERTIFICATE })
         .with("CertificateThumbPrint", world.thumbprint())
-        .with("HttpsPort", address.and_then(port))
+        .with("HttpsPort", address.and_then(port));
+    // Where there is none it stays open: the class's default stands in every instance that a client makes.
+    if let Some(port) = kerberos.and_then(port) {
+        settings.set("HttpPort", port);
+    }
+    settings
 }
 
 fn provider(world: &World) -> Instance {

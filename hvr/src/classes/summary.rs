@@ -63,10 +63,13 @@ fn whole(world: &World, machine: &Machine) -> Instance {
         None => summary,
     };
     let Some(replication) = &machine.replication else { return summary };
+    let states: Vec<u16> = machine.relationships().map(|each| each.view.state_number).collect();
+    let healths: Vec<u16> = machine.relationships().map(|each| each.view.health.number()).collect();
+    let providers: Vec<&str> = machine.relationships().map(|_| names::PROVIDER).collect();
     summary
-        .with("ReplicationStateEx", vec![replication.view.state_number])
-        .with("ReplicationHealthEx", vec![replication.view.health.number()])
-        .with("ReplicationProviderId", vec![names::PROVIDER])
+        .with("ReplicationStateEx", states)
+        .with("ReplicationHealthEx", healths)
+        .with("ReplicationProviderId", providers)
         .with("TestReplicaSystem", replication.test_vm.map(|test| names::vm(test).to_string()))
 }
 

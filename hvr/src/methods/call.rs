@@ -39,8 +39,12 @@ pub struct Refusal {
     pub failure: Failure,
 }
 
-/// How far a start time may lie ahead and still mean now: clients send the time at which they call.
-const NOW_MS: i64 = 60_000;
+/// What recovery points are instances of.
+const POINT: &str = "Msvm_VirtualSystemSettingData";
+
+/// How far a start time may lie from now and still mean now: clients send the time at which they call, by a clock
+/// of their own.
+const NOW_MS: std::ops::RangeInclusive<i64> = -60_000..=5_000;
 
 impl Answer {
     /// Done at once.
@@ -62,6 +66,13 @@ impl Answer {
 /// A refusal for what was asked for wrongly.
 pub fn invalid(message: impl Into<String>) -> Refusal {
     Failure::new(ErrorKind::InvalidParameter, "invalid-parameter", message).into()
+}
+
+/// A refusal for what is of another type, or another class, than the method declares.
+pub fn wrong_type(message: impl Into<String>) -> Refusal {
+    const INCORRECT_TYPE: u32 = 32776;
+    let failure = Failure::new(ErrorKind::InvalidParameter, "incorrect-type", message);
+    Refusal { code: INCORRECT_TYPE, failure }
 }
 
 /// A refusal for what cannot be done here at all.
@@ -108,7 +119,7 @@ impl Call<'_> {
         let path =
             self.path(name).ok_or_else(|| invalid(format!("{name} is missing: a reference to a VM")))?;
         if !path.class.is(names::COMPUTER_SYSTEM) {
-            return Err(invalid(format!("{name} {path} refers to no {}", names::COMPUTER_SYSTEM)));
+            return Err(wrong_type(format!("{name} {path} refers to no {}", names::COMPUTER_SYSTEM)));
         }
         let named = path.key("Name").and_then(Value::as_str).unwrap_or_default();
         uuid(named).ok_or_else(|| unknown_vm(named))
@@ -133,6 +144,9 @@ impl Call<'_> {
     /// The point that a reference argument names; none where it is absent. Another VM's is refused.
     pub async fn point(&self, name: &str) -> Result<Option<DeltaId>, Refusal> {
         let Some(path) = self.path(name) else { return Ok(None) };
+        if !self.schema.is_a(&path.class, &POINT.into()) {
+            return Err(wrong_type(format!("{name} {path} refers to no {POINT}")));
+        }
         let point =
             names::point(path).ok_or_else(|| invalid(format!("{name} {path} names no recovery point")))?;
         let machine = self.machine(Parts { vm: false, points: true }).await?;
@@ -143,6 +157,26 @@ impl Call<'_> {
         Err(Failure::new(ErrorKind::NotFound, "point-unknown", message).into())
     }
 
+    /// The point that an argument names by its InstanceID, or by a path in text; none where it is absent. It may be one of
+    /// the other host's: whether it is there is not looked at.
+    pub fn point_identifier(&self, name: &str) -> Result<Option<DeltaId>, Refusal> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let none = || {
+            invalid(format!(
+                "{name} {text:?} names no recovery point: allowed is the InstanceID of a {POINT}"
+            ))
+        };
+        match text.parse::<ObjectPath>() {
+            Ok(path) if !path.bindings().is_empty() => {
+                if !self.schema.is_a(&path.class, &POINT.into()) {
+                    return Err(wrong_type(format!("{name} {path} refers to no {POINT}")));
+                }
+                names::point(&path).map(Some).ok_or_else(none)
+            }
+            _ => names::uuid(text).map(Some).ok_or_else(none),
+        }
+    }
+
     /// An argument with an embedded instance of this class; none where it is absent.
     pub fn embedded(&self, name: &str, class: &str) -> Result<Option<Instance>, Refusal> {
         let Some(value) = self.value(name) else { return Ok(None) };
@@ -150,7 +184,7 @@ impl Call<'_> {
             .map_err(|error| invalid(format!("{name} is no instance of {class}: {error}")))?;
         match instance {
             Some(instance) if !self.schema.is_a(&instance.class, &class.into()) => {
-                Err(invalid(format!("{name} is an instance of {}; {class} is expected", instance.class)))
+                Err(wrong_type(format!("{name} is an instance of {}; {class} is expected", instance.class)))
             }
             instance => Ok(instance),
         }
@@ -161,38 +195,45 @@ impl Call<'_> {
             .ok_or_else(|| invalid(format!("{name} is missing: an instance of {class}")))
     }
 
-    /// Refuses a relationship other than the primary one. Absent means the primary one.
-    pub fn primary_relationship(&self, vm: VmId) -> Result<(), Refusal> {
-        let Some(given) = self.embedded("ReplicationRelationship", "Msvm_ReplicationRelationship")? else {
-            return Ok(());
-        };
-        let id = given.text("InstanceID").unwrap_or_default();
-        if id.eq_ignore_ascii_case(&names::relationship_id(vm)) {
-            return Ok(());
+    /// The relationship of the machine that the argument `ReplicationRelationship` names. Absent means the primary
+    /// one. 32775 where the VM has no such relationship.
+    pub fn relationship(&self, machine: Machine) -> Result<Replication, Refusal> {
+        match self.index(machine.id)? {
+            0 => replication(machine),
+            _ => extended(machine),
         }
-        if id.eq_ignore_ascii_case(&names::instance_id(vm, "\\HVR\\1")) {
-            return Err(unsupported("extended replication is not supported: there is no relationship 1"));
-        }
-        let allowed = names::relationship_id(vm);
-        Err(invalid(format!(
-            "ReplicationRelationship: InstanceID {id:?} is not that of this VM: {allowed:?}"
-        )))
     }
 
-    /// Refuses a start time that lies ahead.
-    pub fn starts_now(&self, name: &str) -> Result<(), Refusal> {
-        let Some(value) = self.value(name) else { return Ok(()) };
+    fn index(&self, vm: VmId) -> Result<u16, Refusal> {
+        let Some(given) = self.embedded("ReplicationRelationship", "Msvm_ReplicationRelationship")? else {
+            return Ok(0);
+        };
+        let id = given.text("InstanceID").unwrap_or_default();
+        let allowed = [0, 1].map(|index| names::relationship_id(vm, index));
+        let index = (0..).zip(&allowed).find(|(_, known)| id.eq_ignore_ascii_case(known));
+        index.map(|(index, _)| index).ok_or_else(|| {
+            let allowed = allowed.join("\", \"");
+            invalid(format!(
+                "ReplicationRelationship: InstanceID {id:?} is not that of this VM: \"{allowed}\""
+            ))
+        })
+    }
+
+    /// When something is to begin; none means now. A time that has passed is 32773.
+    pub fn start_time(&self, name: &str) -> Result<Option<i64>, Refusal> {
+        let Some(value) = self.value(name) else { return Ok(None) };
         let Value::DateTime(start) = value else {
             return Err(invalid(format!("{name} {value} is no datetime")));
         };
         let now_ms = now_ms();
         match start {
-            DateTime::Interval(_) if start.to_interval_ms() == Some(0) => Ok(()),
+            DateTime::Interval(_) if start.to_interval_ms() == Some(0) => Ok(None),
             _ => match start.to_unix_ms() {
-                Some(at) if at <= now_ms + NOW_MS => Ok(()),
-                Some(_) => {
-                    Err(unsupported(format!("{name} {start}: a start at a later time is not supported")))
-                }
+                Some(at) if NOW_MS.contains(&(at - now_ms)) => Ok(None),
+                Some(at) if at > now_ms => Ok(Some(at)),
+                Some(_) => Err(invalid(format!(
+                    "{name} {start} has passed: allowed are NULL, for now, and up to seven days ahead"
+                ))),
                 None => Err(invalid(format!("{name} {start} is no point in time"))),
             },
         }
@@ -230,6 +271,19 @@ pub fn replication(machine: Machine) -> Result<Replication, Refusal> {
         Failure::new(ErrorKind::InvalidState, "not-protected", format!("the VM {name} is not replicated"))
             .into()
     })
+}
+
+/// The relationship that forwards the machine's replica.
+pub fn extended(machine: Machine) -> Result<Replication, Refusal> {
+    let name = names::guid(machine.id);
+    machine.extended.ok_or_else(|| {
+        wrong_state(format!("the VM {name} is not forwarded from here: it has no relationship 1"))
+    })
+}
+
+/// The command, of the relationship that is meant.
+pub fn command_of(index: u16, command: Command) -> Command {
+    if index == 0 { command } else { Command::Extended { command: Box::new(command) } }
 }
 
 fn unknown_vm(name: &str) -> Refusal {

@@ -1,11 +1,13 @@
 //! Methods: a table from each to its function, the role that it takes, and what of it is refused. A refusal is a
 //! return value, and an `Msvm_Error` that can be asked for through `Job`.
 
+mod addresses;
 mod authorization;
 mod call;
 mod failover;
 mod job;
 mod relationship;
+mod resources;
 mod service;
 pub mod settings;
 mod states;
@@ -46,6 +48,7 @@ pub fn methods() -> impl Iterator<Item = &'static Method> {
         authorization::METHODS,
         relationship::METHODS,
         failover::METHODS,
+        addresses::METHODS,
         statistics::METHODS,
         service::METHODS,
         states::METHODS,

@@ -6,14 +6,17 @@ use super::{
     call::{invalid, unsupported},
 };
 use crate::{
-    classes::{devices::disk_target, settings::AdditionalSettings},
+    classes::{
+        devices::disk_target,
+        settings::{AdditionalSettings, CERTIFICATE, KERBEROS},
+    },
     instance::interval,
     names,
     world::World,
 };
 use cim::{Instance, ObjectPath, Schema, Value, embedded};
-use model::{HostName, VmId};
-use service::api::SettingsChange;
+use model::{Authentication, HostName, VmId};
+use service::api::{SettingsChange, Window};
 
 /// What the settings ask for; what they do not say is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,18 +31,17 @@ pub struct Wanted {
 const INTERVAL_S: std::ops::RangeInclusive<u16> = 1..=43_200;
 const HISTORY_MAX: u16 = 24;
 const SNAPSHOT_HOURS_MAX: u16 = 12;
-const CERTIFICATE: u16 = 2;
-const KERBEROS: u16 = 1;
 
-/// The class's defaults of the window in which a resynchronization may begin: they stand in every new instance.
-const WINDOW_MS: [u64; 2] = [66_600_000, 21_600_000];
+/// What the class says of the part of the day in which a resynchronization may begin by itself.
+pub const DEFAULT_WINDOW: Window = Window { start_min: 18 * 60 + 30, end_min: 6 * 60 };
+const MINUTE_MS: u64 = 60_000;
+const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
 
 /// Reads settings for this VM.
 pub fn read(settings: &Instance, vm: VmId, world: &World, schema: &Schema) -> Result<Wanted, Refusal> {
     identity(settings, vm)?;
-    security(settings, world)?;
-    snapshots(settings)?;
-    window(settings)?;
+    let authentication = authentication(settings, world)?;
+    security(settings, authentication, world)?;
     provider(settings, world)?;
     let additional = additional(settings)?;
     let history = ranged(settings, "RecoveryHistory", 0..=HISTORY_MAX)?;
@@ -51,15 +53,24 @@ pub fn read(settings: &Instance, vm: VmId, world: &World, schema: &Schema) -> Re
             interval_s: ranged(settings, "ReplicationInterval", INTERVAL_S)?.map(u32::from),
             history: history.and_then(|history| u8::try_from(history).ok()),
             history_every_s: additional.recovery_point_spacing_s,
+            tiers: additional.retention_tiers.clone(),
             bandwidth_bytes_per_s: additional.bandwidth_bytes_per_s,
+            bandwidth_windows: additional.bandwidth_windows.clone(),
+            resync_window: window(settings)?,
+            compress: settings.get("CompressionEnabled").and_then(Value::as_bool),
             auto_resynchronize: settings.get("AutoResynchronizeEnabled").and_then(Value::as_bool),
+            drill_every_s: additional.fire_drill_interval_s,
+            scrub_every_s: additional.scrub_interval_s,
+            app_consistent_every_s: snapshots_every_s(settings, &additional)?,
+            authentication,
         },
     })
 }
 
-/// The port at which the recovery host is reached is configured; another one is refused.
-pub fn check_port(wanted: &Wanted, to: &HostName, world: &World) -> Result<(), Refusal> {
-    let configured = world.peer_port(to);
+/// The port at which the recovery host is reached is configured; another one is refused. `by`: where the settings do not
+/// say it.
+pub fn check_port(wanted: &Wanted, to: &HostName, by: Authentication, world: &World) -> Result<(), Refusal> {
+    let configured = world.peer_port(to, wanted.change.authentication.unwrap_or(by));
     match wanted.port {
         Some(port) if port != configured => Err(invalid(format!(
             "RecoveryServerPortNumber {port}: allowed is {configured}, at which this host reaches {to} by its \
@@ -100,61 +111,86 @@ fn identity(settings: &Instance, vm: VmId) -> Result<(), Refusal> {
     }
 }
 
-fn security(settings: &Instance, world: &World) -> Result<(), Refusal> {
+fn authentication(settings: &Instance, world: &World) -> Result<Option<Authentication>, Refusal> {
     match number(settings, "AuthenticationType") {
-        None | Some(CERTIFICATE) => {}
-        Some(KERBEROS) => {
-            return Err(unsupported("AuthenticationType 1: Kerberos is not supported; 2, certificates, is"));
-        }
+        None => Ok(None),
+        Some(CERTIFICATE) => Ok(Some(Authentication::Certificate)),
+        Some(KERBEROS) if world.has_kerberos => Ok(Some(Authentication::Kerberos)),
+        Some(KERBEROS) => Err(unsupported(
+            "AuthenticationType 1, Kerberos: this host has no principal; [kerberos] in the configuration file \
+             gives it one",
+        )),
         Some(other) => {
-            return Err(invalid(format!("AuthenticationType {other}: allowed is 2, certificates")));
+            Err(invalid(format!("AuthenticationType {other}: allowed are 1, Kerberos, and 2, certificates")))
         }
     }
-    if let Some(thumbprint) = text(settings, "CertificateThumbPrint") {
+}
+
+fn security(
+    settings: &Instance,
+    authentication: Option<Authentication>,
+    world: &World,
+) -> Result<(), Refusal> {
+    let thumbprint = text(settings, "CertificateThumbPrint");
+    if let Some(thumbprint) = thumbprint.filter(|_| authentication != Some(Authentication::Kerberos)) {
         let digits: String = thumbprint.chars().filter(char::is_ascii_hexdigit).collect();
         let own = world.thumbprint().unwrap_or_default();
         if !digits.eq_ignore_ascii_case(&own) {
             return Err(invalid(format!(
-                "CertificateThumbPrint {thumbprint:?}: this host uses {own}, its only one"
+                "CertificateThumbPrint {thumbprint:?}: this host uses {own} for all of its VMs; ModifyServiceSettings \
+                 chooses another"
             )));
         }
     }
     let is = |name: &str| settings.get(name).and_then(Value::as_bool);
-    if is("CompressionEnabled") == Some(false) {
-        return Err(unsupported("CompressionEnabled FALSE: what compresses well is always compressed"));
-    }
     if is("BypassProxyServer") == Some(true) {
         return Err(unsupported(
             "BypassProxyServer TRUE: the configuration says which peers are reached past the proxy",
         ));
     }
+    if is("ReplicateHostKvpItems") == Some(false) {
+        return Err(unsupported(
+            "ReplicateHostKvpItems FALSE: the metadata of a VM is a part of its definition, which a replica has whole",
+        ));
+    }
     Ok(())
 }
 
-fn snapshots(settings: &Instance) -> Result<(), Refusal> {
+/// Whole hours, unless AdditionalSettings says it in seconds. An interval needs a history to be kept in.
+fn snapshots_every_s(settings: &Instance, additional: &AdditionalSettings) -> Result<Option<u32>, Refusal> {
     let name = "ApplicationConsistentSnapshotInterval";
-    match ranged(settings, name, 0..=SNAPSHOT_HOURS_MAX)? {
-        None | Some(0) => Ok(()),
-        Some(hours) => {
-            Err(unsupported(format!("{name} {hours}: application-consistent points are not supported")))
-        }
+    let hours = ranged(settings, name, 0..=SNAPSHOT_HOURS_MAX)?;
+    let every_s = additional.app_consistent_interval_s.filter(|_| hours != Some(0));
+    let every_s = every_s.or(hours.map(|hours| u32::from(hours) * 3600));
+    if every_s.is_some_and(|every_s| every_s > 0) && number(settings, "RecoveryHistory") == Some(0) {
+        let hours = hours.unwrap_or_default();
+        return Err(invalid(format!("{name} {hours}: allowed is 0 while RecoveryHistory is 0")));
     }
+    Ok(every_s)
 }
 
-/// A resynchronization begins at any time of the day.
-fn window(settings: &Instance) -> Result<(), Refusal> {
-    let names = ["AutoResynchronizeIntervalStart", "AutoResynchronizeIntervalEnd"];
-    for (name, default) in names.into_iter().zip(WINDOW_MS) {
-        let Some(Value::DateTime(at)) = settings.get(name) else { continue };
-        if ![Some(0), Some(default)].contains(&at.to_interval_ms()) {
-            let default = interval(default as f64 / 1000.0);
-            return Err(unsupported(format!(
-                "{name} {at}: resynchronizations begin at any time; allowed are {} and the default {default}",
-                interval(0.0)
-            )));
-        }
-    }
-    Ok(())
+/// The part of the day in which a required resynchronization may begin by itself.
+fn window(settings: &Instance) -> Result<Option<Window>, Refusal> {
+    let minutes = |name: &str, default: u16| {
+        let Some(value) = settings.get(name).filter(|value| !value.is_null()) else { return Ok(None) };
+        let of_day = match value {
+            Value::DateTime(at) => at.to_interval_ms().filter(|ms| *ms < DAY_MS && ms % MINUTE_MS == 0),
+            _ => None,
+        };
+        let minutes = of_day.and_then(|ms| u16::try_from(ms / MINUTE_MS).ok());
+        minutes.map(Some).ok_or_else(|| {
+            let example = interval(f64::from(default) * 60.0);
+            invalid(format!(
+                "{name} {value}: allowed are whole minutes of a day, as an interval such as {example}"
+            ))
+        })
+    };
+    let start = minutes("AutoResynchronizeIntervalStart", DEFAULT_WINDOW.start_min)?;
+    let end = minutes("AutoResynchronizeIntervalEnd", DEFAULT_WINDOW.end_min)?;
+    Ok((start.is_some() || end.is_some()).then(|| Window {
+        start_min: start.unwrap_or(DEFAULT_WINDOW.start_min),
+        end_min: end.unwrap_or(DEFAULT_WINDOW.end_min),
+    }))
 }
 
 fn provider(settings: &Instance, world: &World) -> Result<(), Refusal> {

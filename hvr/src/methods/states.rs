@@ -2,7 +2,7 @@
 
 use super::{
     Answer, Call, How, Method, Refusal,
-    call::{invalid, unsupported, wrong_state},
+    call::{command_of, invalid, unsupported, wrong_state},
 };
 use crate::{
     classes::computer_system::enabled_state,
@@ -11,11 +11,18 @@ use crate::{
 };
 use cim::Role;
 use futures::{FutureExt, future::BoxFuture};
-use model::{Mode, ReplicationState as S, VmId};
+use model::{ReplicationState as S, VmId};
 use service::{
     api::{Command, RelationshipView},
     inventory::Parts,
 };
+
+/// What RequestedState 3 resumes.
+const RESUMABLE: [S; 5] =
+    [S::Suspended, S::Critical, S::WaitingForResynchronize, S::ResynchronizeSuspended, S::DiskUpdateCritical];
+
+/// In these a replica may have been failed over, and have to give way; or it is busy with that.
+const LEFT_BEHIND: [S; 3] = [S::Recovered, S::Committed, S::FailoverInProgress];
 
 // `Msvm_ConcreteJob.JobType`.
 const SHUT_DOWN: u16 = 16;
@@ -26,15 +33,17 @@ pub const METHODS: &[Method] = &[
         name: "RequestReplicationStateChange",
         role: Role::Operator,
         how: How::Works(replication_state),
-        note: "1 stops the first copy, 2 makes a former primary the replica, 3 resumes or cancels a prepared \
-               failover, 4 prepares a planned failover (the VM is off), 7 suspends, 9 cancels a resynchronization",
+        note: "1 gives up a first copy that is under way, exported or put off, 2 makes a former primary the replica, and \
+               marks a VM without a relationship as the seed of one, 3 resumes or cancels a prepared \
+               failover, 4 prepares a planned failover (the VM is off), 7 suspends, 9 cancels a \
+               resynchronization that is under way or put off",
     },
     Method {
         class: COMPUTER_SYSTEM,
         name: "RequestReplicationStateChangeEx",
         role: Role::Operator,
         how: How::Works(replication_state),
-        note: "as above; relationship 1 (extended) 32770",
+        note: "as above; of relationship 1 (extended) the states 1, 3, 7 and 9",
     },
     Method {
         class: COMPUTER_SYSTEM,
@@ -55,12 +64,14 @@ fn replication_state<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Result<Answer, Ref
         let id = target(call)?;
         let requested = call.required_number("RequestedState")?;
         let machine = call.look_at(id, Parts::default()).await?;
-        let view = super::call::replication(machine)?.view;
-        call.primary_relationship(id)?;
+        if requested == 2 && machine.replication.is_none() {
+            return call.run(Command::Seed { vm: id.to_string(), forget: false }).await;
+        }
+        let view = call.relationship(machine)?.view;
         if requested == 4 {
             is_off(&view)?;
         }
-        call.run(requested_command(requested, &view)?).await
+        call.run(command_of(view.index, requested_command(requested, &view)?)).await
     }
     .boxed()
 }
@@ -69,14 +80,22 @@ fn replication_state<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Result<Answer, Ref
 fn requested_command(requested: u32, view: &RelationshipView) -> Result<Command, Refusal> {
     let vm = view.vm.to_string();
     Ok(match requested {
-        1 => match view.job {
-            Some(job) if view.state == S::WaitingForInitialReplication && view.mode == Mode::Primary => {
-                Command::JobCancel { job }
-            }
-            _ => return Err(wrong_state(format!("no first copy of {} is under way", view.name))),
-        },
+        1 => Command::CancelStart { vm },
+        2 | 4 if view.index == 1 => {
+            return Err(wrong_state(format!("RequestedState {requested}: relationship 1 only forwards")));
+        }
+        2 if view.mode.is_replica() && !LEFT_BEHIND.contains(&view.state) => {
+            return Err(wrong_state(format!("this host holds a replica of {} already", view.name)));
+        }
         2 => Command::BecomeReplica { vm },
         3 if view.state == S::SyncedReplicationComplete => Command::CancelFailover { vm },
+        // An operator's own `resume` ends waits in other states, too.
+        3 if !RESUMABLE.contains(&view.state) => {
+            return Err(wrong_state(format!(
+                "{} is in state `{}`: nothing is to be resumed",
+                view.name, view.state
+            )));
+        }
         3 => Command::Resume { vm },
         4 => Command::PrepareFailover { vm },
         7 => Command::Suspend { vm, release: false },
@@ -128,15 +147,14 @@ mod tests {
         let mut view = samples::replication().view;
         let vm = view.vm.to_string();
         let command = |requested, view: &_| requested_command(requested, view).map_err(|it| it.code);
-        assert_eq!(command(3, &view), Ok(Command::Resume { vm: vm.clone() }));
+        assert_eq!(command(3, &view), Err(32775), "it replicates");
         assert_eq!(command(7, &view), Ok(Command::Suspend { vm: vm.clone(), release: false }));
-        assert_eq!(command(1, &view), Err(32775));
+        assert_eq!(command(1, &view), Ok(Command::CancelStart { vm: vm.clone() }));
         assert_eq!(command(5, &view), Err(32773));
+        view.state = S::Suspended;
+        assert_eq!(command(3, &view), Ok(Command::Resume { vm: vm.clone() }));
         view.state = S::SyncedReplicationComplete;
         assert_eq!(command(3, &view), Ok(Command::CancelFailover { vm }));
-        let job = model::JobId::random();
-        (view.state, view.job) = (S::WaitingForInitialReplication, Some(job));
-        assert_eq!(command(1, &view), Ok(Command::JobCancel { job }));
     }
 
     #[test]

@@ -65,8 +65,10 @@ pub const METHODS: &[Method] = &[
         class: MANAGEMENT_SERVICE,
         name: "ModifyResourceSettings",
         role: Role::Administrator,
-        how: How::Refused(NOT_SUPPORTED, "libvirt's own tools change the hardware of a VM"),
-        note: "",
+        how: How::Works(super::resources::modify),
+        note: "TestReplicaSwitchName of Msvm_EthernetPortAllocationSettingData, on each host for itself: the libvirt \
+               network of an adapter in test failovers here; NULL: as `[test_failover]` says, unplugged unless told. \
+               All else 32770: libvirt's own tools change the hardware of a VM",
     },
     snapshots("CreateSnapshot"),
     snapshots("ApplySnapshot"),
@@ -80,6 +82,13 @@ pub const METHODS: &[Method] = &[
     },
     device(DEVICES[0]),
     device(DEVICES[1]),
+    Method {
+        class: "Msvm_VirtualEthernetSwitch",
+        name: "RequestStateChange",
+        role: Role::Operator,
+        how: How::Refused(DEVICE_NOT_SUPPORTED, "libvirt's own tools start and stop networks"),
+        note: "",
+    },
 ];
 
 fn summaries<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Result<Answer, Refusal>> {

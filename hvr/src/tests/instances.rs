@@ -14,11 +14,12 @@ use std::collections::HashSet;
 
 fn subjects() -> Vec<Subject> {
     vec![
-        Subject::Host(samples::facts()),
+        Subject::Host(Box::new(samples::facts())),
         Subject::Vm(Box::new(samples::machine())),
         Subject::Vm(Box::new(samples::replica())),
         Subject::Vm(Box::new(samples::test_machine())),
         Subject::Job(Box::new(samples::job())),
+        Subject::Vm(Box::new(samples::extended())),
     ]
 }
 
@@ -117,33 +118,59 @@ fn a_relationship() {
         "Msvm_ReplicationRelationship",
         &primary,
         expect![[r#"
-        root\virtualization\v2:Msvm_ReplicationRelationship.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\HVR\\0"
-          InstanceID = Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\HVR\0
-          ElementName = web
-          Name = web
-          ReplicationState = 3
-          ReplicationHealth = 2
-          FailedOverReplicationType = 0
-          LastReplicationTime = 20260504031207.000000+000
-    "#]],
+            root\virtualization\v2:Msvm_ReplicationRelationship.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\HVR\\0"
+              InstanceID = Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\HVR\0
+              ElementName = web
+              Name = web
+              ReplicationState = 3
+              ReplicationHealth = 2
+              FailedOverReplicationType = 0
+              LastReplicationType = 1
+              LastApplicationConsistentReplicationTime = 20260504020005.000000+000
+              LastReplicationTime = 20260504031207.000000+000
+        "#]],
     );
     let replica = Subject::Vm(Box::new(samples::replica()));
     check(
         "Msvm_ReplicationRelationship",
         &replica,
         expect![[r#"
-        root\virtualization\v2:Msvm_ReplicationRelationship.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\HVR\\0"
-          InstanceID = Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\HVR\0
-          ElementName = web
-          Name = web
-          ReplicationState = 3
-          ReplicationHealth = 2
-          FailedOverReplicationType = 3
-          LastReplicationType = 1
-          LastReplicationTime = 20260504031207.000000+000
-          LastApplyTime = 20260504031207.000000+000
-    "#]],
+            root\virtualization\v2:Msvm_ReplicationRelationship.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\HVR\\0"
+              InstanceID = Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\HVR\0
+              ElementName = web
+              Name = web
+              ReplicationState = 3
+              ReplicationHealth = 2
+              FailedOverReplicationType = 3
+              LastReplicationType = 1
+              LastApplicationConsistentReplicationTime = 20260504020005.000000+000
+              LastReplicationTime = 20260504031207.000000+000
+              LastApplyTime = 20260504031207.000000+000
+        "#]],
     );
+}
+
+#[test]
+fn a_replica_that_is_forwarded_has_two_relationships() {
+    let subject = Subject::Vm(Box::new(samples::extended()));
+    let ids = |class: &str, key: &str| -> Vec<String> {
+        let made = made(class, &subject);
+        made.iter().map(|it| it.get(key).map(ToString::to_string).unwrap_or_default()).collect()
+    };
+    for class in ["Msvm_ReplicationRelationship", "Msvm_ReplicationSettingData"] {
+        let ids = ids(class, "InstanceID");
+        let ends: Vec<_> = ids.iter().map(|id| id.split_once("\\HVR").map(|(_, end)| end)).collect();
+        assert_eq!(ends, [Some("\\0"), Some("\\1")], "{ids:?}");
+    }
+    assert_eq!(ids("Msvm_ReplicationRelationship", "ReplicationState"), ["3", "7"]);
+    assert_eq!(ids("Msvm_ReplicationSettingData", "PrimaryHostSystem"), ["b.example", "a.example"]);
+    assert_eq!(ids("Msvm_ReplicationSettingData", "RecoveryHostSystem"), ["a.example", "x.example"]);
+    assert_eq!(ids("Msvm_ReplicationSettingData", "ReplicationInterval"), ["30", "300"]);
+    assert_eq!(ids("Msvm_ComputerSystem", "ReplicationMode"), ["2"]);
+    assert_eq!(ids("Msvm_ComputerSystem", "ReplicationState"), ["3"], "the VM shows relationship 0");
+    let summary = crate::classes::summary(&samples::world(), &samples::extended(), &[]);
+    assert_eq!(summary.get("ReplicationStateEx"), Some(&vec![3u16, 7].into()));
+    assert_eq!(ids("Msvm_SystemReplicationRelationship", "Dependent").len(), 2);
 }
 
 #[test]
@@ -153,33 +180,33 @@ fn replication_settings() {
         "Msvm_ReplicationSettingData",
         &primary,
         expect![[r#"
-        root\virtualization\v2:Msvm_ReplicationSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\HVR\\0"
-          InstanceID = Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\HVR\0
-          Caption = Replication Settings
-          Description = Virtual Machine Replication Settings Data
-          ElementName = web
-          VirtualSystemIdentifier = 6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60
-          VirtualSystemType = Microsoft:Hyper-V:Replica
-          AuthenticationType = 2
-          CertificateThumbPrint = 4E3A0C
-          CompressionEnabled = TRUE
-          RecoveryConnectionPoint = b.example
-          RecoveryHostSystem = b.example
-          PrimaryConnectionPoint = a.example
-          PrimaryHostSystem = a.example
-          RecoveryServerPortNumber = 9444
-          ReplicateHostKvpItems = FALSE
-          ApplicationConsistentSnapshotInterval = 0
-          RecoveryHistory = 4
-          IncludedDisks = {root\virtualization\v2:Msvm_StorageAllocationSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\Disk\\vda"}
-          AutoResynchronizeEnabled = TRUE
-          AutoResynchronizeIntervalStart = 00000000000000.000000:000
-          AutoResynchronizeIntervalEnd = 00000000000000.000000:000
-          EnableWriteOrderPreservationAcrossDisks = TRUE
-          ReplicationProvider = root\virtualization\v2:Msvm_ReplicationProvider.InstanceID="Microsoft:a.example\\ReplicationProvider\\22391CDC-272C-4DDF-BA88-9BEFB1A0975C",Name="22391CDC-272C-4DDF-BA88-9BEFB1A0975C"
-          AdditionalSettings = {"recovery_point_spacing_s":3600}
-          ReplicationInterval = 30
-    "#]],
+            root\virtualization\v2:Msvm_ReplicationSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\HVR\\0"
+              InstanceID = Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\HVR\0
+              Caption = Replication Settings
+              Description = Virtual Machine Replication Settings Data
+              ElementName = web
+              VirtualSystemIdentifier = 6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60
+              VirtualSystemType = Microsoft:Hyper-V:Replica
+              AuthenticationType = 2
+              CertificateThumbPrint = 4E3A0C
+              CompressionEnabled = TRUE
+              RecoveryConnectionPoint = b.example
+              RecoveryHostSystem = b.example
+              PrimaryConnectionPoint = a.example
+              PrimaryHostSystem = a.example
+              RecoveryServerPortNumber = 9444
+              ReplicateHostKvpItems = TRUE
+              ApplicationConsistentSnapshotInterval = 4
+              RecoveryHistory = 4
+              IncludedDisks = {root\virtualization\v2:Msvm_StorageAllocationSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\Disk\\vda"}
+              AutoResynchronizeEnabled = TRUE
+              AutoResynchronizeIntervalStart = 00000000000000.000000:000
+              AutoResynchronizeIntervalEnd = 00000000000000.000000:000
+              EnableWriteOrderPreservationAcrossDisks = TRUE
+              ReplicationProvider = root\virtualization\v2:Msvm_ReplicationProvider.InstanceID="Microsoft:a.example\\ReplicationProvider\\22391CDC-272C-4DDF-BA88-9BEFB1A0975C",Name="22391CDC-272C-4DDF-BA88-9BEFB1A0975C"
+              AdditionalSettings = {"recovery_point_spacing_s":3600}
+              ReplicationInterval = 30
+        "#]],
     );
 }
 
@@ -211,6 +238,8 @@ fn the_host_its_vms_and_a_test_vm() {
               ReplicationHealth = 2
               ReplicationMode = 1
               FailedOverReplicationType = 0
+              LastReplicationType = 1
+              LastApplicationConsistentReplicationTime = 20260504020005.000000+000
               LastReplicationTime = 20260504031207.000000+000
         "#]], expect![[r#"
             root\virtualization\v2:Msvm_ComputerSystem.Name="6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60",CreationClassName="Msvm_ComputerSystem"
@@ -227,6 +256,7 @@ fn the_host_its_vms_and_a_test_vm() {
               ReplicationMode = 2
               FailedOverReplicationType = 3
               LastReplicationType = 1
+              LastApplicationConsistentReplicationTime = 20260504020005.000000+000
               LastReplicationTime = 20260504031207.000000+000
         "#]], expect![[r#"
             root\virtualization\v2:Msvm_ComputerSystem.Name="0E4D95B7-C1A8-4F36-82EB-6B7F3D20A914",CreationClassName="Msvm_ComputerSystem"
@@ -401,7 +431,7 @@ fn a_job_that_failed() {
 
 #[test]
 fn the_service_its_settings_and_its_entries() {
-    let host = Subject::Host(samples::facts());
+    let host = Subject::Host(Box::new(samples::facts()));
     check(
         "Msvm_ReplicationService",
         &host,
@@ -427,16 +457,18 @@ fn the_service_its_settings_and_its_entries() {
         "Msvm_ReplicationServiceSettingData",
         &host,
         expect![[r#"
-        root\virtualization\v2:Msvm_ReplicationServiceSettingData.InstanceID="Microsoft:a.example\\HVR\\Service"
-          InstanceID = Microsoft:a.example\HVR\Service
-          Caption = Replication Service Settings
-          Description = Virtual Machine Replication Service Settings Data
-          ElementName = Replication Service Settings
-          RecoveryServerEnabled = TRUE
-          AllowedAuthenticationType = 2
-          CertificateThumbPrint = 4E3A0C
-          HttpsPort = 9443
-    "#]],
+            root\virtualization\v2:Msvm_ReplicationServiceSettingData.InstanceID="Microsoft:a.example\\HVR\\Service"
+              InstanceID = Microsoft:a.example\HVR\Service
+              Caption = Replication Service Settings
+              Description = Virtual Machine Replication Service Settings Data
+              ElementName = Replication Service Settings
+              RecoveryServerEnabled = TRUE
+              AllowedAuthenticationType = 2
+              CertificateThumbPrint = 4E3A0C
+              HttpsPort = 9443
+              MonitoringStartTime = 00000000090000.000000:000
+              MonitoringInterval = 43200
+        "#]],
     );
     check(
         "Msvm_ReplicationAuthorizationSettingData",
@@ -456,17 +488,28 @@ fn the_service_its_settings_and_its_entries() {
 fn a_service_whose_listener_does_not_run_says_so() {
     let mut facts = samples::facts();
     facts.view.replication_address = None;
-    let service = &made("Msvm_ReplicationService", &Subject::Host(facts))[0];
+    let service = &made("Msvm_ReplicationService", &Subject::Host(Box::new(facts)))[0];
     assert_eq!(service.get("OperationalStatus"), Some(&vec![6u16].into()));
+}
+
+fn list(values: &[&str]) -> Vec<String> {
+    values.iter().map(|value| (*value).to_owned()).collect()
 }
 
 #[test]
 fn statistics_and_summary_fit_their_classes() {
     let v2 = schema::schema(V2);
-    let counted = classes::statistics::statistics(&samples::replication(), 1_777_864_327_000);
-    let counted = finish(&counted, &v2).unwrap();
-    assert_eq!(counted.get("ReplicationMissCount"), Some(&Value::Uint32(1)));
-    assert_eq!(counted.get("PendingReplicationSize"), Some(&Value::Null));
+    let mut replication = samples::replication();
+    let ended = service::api::IntervalView { network_failed: 7, ..replication.view.interval.clone() };
+    replication.last_interval = Some(ended);
+    let counted = classes::statistics::statistics(&replication, 1_777_864_327_000);
+    let counted: Vec<_> = counted.iter().map(|it| finish(it, &v2).unwrap()).collect();
+    let all = |name: &str| counted.iter().map(|it| it.get(name).unwrap().to_string()).collect::<Vec<_>>();
+    assert_eq!(
+        (all("ReplicationMissCount"), all("NetworkFailureCount")),
+        (list(&["1", "1"]), list(&["0", "7"]))
+    );
+    assert_eq!(all("PendingReplicationSize"), ["0", "0"]);
     let whole = classes::summary(&samples::world(), &samples::replica(), &[]);
     assert!(
         finish(&whole, &v2)
@@ -478,4 +521,41 @@ fn statistics_and_summary_fit_their_classes() {
     let part = classes::summary(&samples::world(), &samples::machine(), &[1, 115]);
     let part: Vec<_> = part.properties.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(part, ["InstanceID", "ElementName", "ReplicationState"]);
+}
+
+#[test]
+fn a_network_is_a_switch_with_settings() {
+    let host = Subject::Host(Box::new(samples::facts()));
+    check(
+        "Msvm_VirtualEthernetSwitch",
+        &host,
+        expect![[r#"
+        root\virtualization\v2:Msvm_VirtualEthernetSwitch.Name="5C5F3F2E-8F0B-4F43-9D4E-0A5A3A1C7B11",CreationClassName="Msvm_VirtualEthernetSwitch"
+          Caption = Virtual Switch
+          Description = Microsoft Virtual Switch
+          ElementName = default
+          Name = 5C5F3F2E-8F0B-4F43-9D4E-0A5A3A1C7B11
+          OperationalStatus = {2}
+          HealthState = 5
+          EnabledState = 2
+          CreationClassName = Msvm_VirtualEthernetSwitch
+    "#]],
+    );
+    check(
+        "Msvm_VirtualEthernetSwitchSettingData",
+        &host,
+        expect![[r#"
+        root\virtualization\v2:Msvm_VirtualEthernetSwitchSettingData.InstanceID="Microsoft:5C5F3F2E-8F0B-4F43-9D4E-0A5A3A1C7B11"
+          InstanceID = Microsoft:5C5F3F2E-8F0B-4F43-9D4E-0A5A3A1C7B11
+          Caption = Virtual Switch Settings
+          Description = Microsoft Virtual Switch Settings
+          ElementName = default
+          VirtualSystemIdentifier = 5C5F3F2E-8F0B-4F43-9D4E-0A5A3A1C7B11
+    "#]],
+    );
+    let links = made("Msvm_SettingsDefineState", &host);
+    let settings = &made("Msvm_VirtualEthernetSwitchSettingData", &host)[0];
+    assert_eq!(links.len(), 1);
+    let linked = links[0].get("SettingData").and_then(Value::as_path).unwrap();
+    assert!(linked.matches(settings.path.as_ref().unwrap()));
 }

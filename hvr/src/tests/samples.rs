@@ -1,14 +1,14 @@
 //! One of each: what instances are made from.
 
 use crate::world::{HostFacts, World};
-use model::{Generation, Health, Mode, PointKind, ReplicationState};
+use model::{Authentication, Generation, Health, Mode, PointKind, ReplicationState};
 use service::{
     api::{
-        AuthorizationView, DiskView, ErrorKind, Failure, HostView, InterfaceView, Issue, JobState, JobView,
-        PointView, RelationshipView, VmView,
+        AuthorizationView, DiskView, ErrorKind, Failure, HostView, InterfaceView, IntervalView, Issue,
+        JobState, JobView, PointView, RelationshipView, TransfersView, VmView,
     },
     config::Dirs,
-    inventory::{Machine, Replication},
+    inventory::{Machine, NetworkView, Replication},
 };
 use std::{fmt::Debug, str::FromStr, sync::OnceLock};
 
@@ -27,7 +27,8 @@ pub fn world() -> World {
         host: "a.example".into(),
         dirs: Dirs::new(None),
         thumbprint: OnceLock::from(Some("4E3A0C".to_owned())),
-        peer_ports: [(id("b.example"), 9444)].into(),
+        peer_ports: [((id("b.example"), Authentication::Certificate), 9444)].into(),
+        has_kerberos: false,
     }
 }
 
@@ -37,15 +38,26 @@ pub fn facts() -> HostFacts {
             host_name: id("a.example"),
             version: "0.1.0".into(),
             replication_address: Some("0.0.0.0:9443".into()),
+            kerberos_address: None,
             libvirt_uri: "qemu:///system".into(),
             certificate_expires: None,
             protected_vms: 1,
             replica_vms: 0,
+            recovery_server: true,
+            monitoring_interval_s: 43_200,
+            monitoring_start_s: 32_400,
+            sending: TransfersView { under_way: 1, max: 4, waiting: 0 },
+            receiving: TransfersView { under_way: 0, max: 4, waiting: 0 },
         },
         authorizations: vec![AuthorizationView {
             host: "*.example".into(),
             trust_group: "DEFAULT".into(),
             storage: "/srv/replicas".into(),
+        }],
+        networks: vec![NetworkView {
+            uuid: "5c5f3f2e-8f0b-4f43-9d4e-0a5a3a1c7b11".into(),
+            name: "default".into(),
+            active: true,
         }],
     }
 }
@@ -72,7 +84,12 @@ pub fn machine() -> Machine {
         autostart: true,
         guest_agent: Some(true),
         disks: vec![disk],
-        interfaces: vec![InterfaceView { mac: "52:54:00:12:34:56".into(), network: Some("default".into()) }],
+        interfaces: vec![InterfaceView {
+            mac: "52:54:00:12:34:56".into(),
+            network: Some("default".into()),
+            failover: None,
+            test_network: None,
+        }],
         obstacles: vec![],
     };
     Machine {
@@ -81,6 +98,7 @@ pub fn machine() -> Machine {
         memory_bytes: Some(2 << 30),
         vcpus: Some(2),
         replication: Some(replication()),
+        extended: None,
         points: vec![],
         test_of: None,
     }
@@ -89,6 +107,7 @@ pub fn machine() -> Machine {
 pub fn replication() -> Replication {
     let view = RelationshipView {
         vm: id(VM),
+        index: 0,
         name: "web".into(),
         mode: Mode::Primary,
         peer: id("b.example"),
@@ -107,26 +126,53 @@ pub fn replication() -> Replication {
         interval_s: 30,
         history: 4,
         history_every_s: 3600,
+        tiers: vec![],
         bandwidth_bytes_per_s: None,
+        bandwidth_windows: vec![],
+        bandwidth_now_bytes_per_s: None,
+        app_consistent_every_s: 4 * 3600,
+        last_app_consistent_at: Some("2026-05-04T02:00:05Z".into()),
+        app_consistent_failures: 3,
+        last_kind: Some(PointKind::Regular),
+        authentication: Authentication::Certificate,
         rpo_s: Some(4.0),
         newest_point: None,
         points: 0,
         cycles_succeeded: 120,
         cycles_missed: 1,
         cycles_failed: 2,
+        cycles_waited: 0,
         last_cycle_bytes: 4096,
         last_cycle_ms: 97,
         sent_bytes: 3 << 30,
+        interval: IntervalView {
+            since: Some("2026-05-04T00:00:00Z".into()),
+            succeeded: 120,
+            missed: 1,
+            failed: 2,
+            sent_bytes: 3 << 30,
+            ..IntervalView::default()
+        },
+        last_test_at: None,
+        last_drill: None,
+        scrub: service::api::ScrubView::default(),
+        no_backup: None,
         activity: String::new(),
         job: None,
         retry_in_s: None,
         test_vm: None,
+        failover_network: None,
     };
     Replication {
         view,
         auto_resynchronize: true,
+        drill_every_s: 0,
+        resync_window: service::api::Window::default(),
+        compress: true,
         last_success_at: Some("2026-05-04T03:12:07Z".into()),
         statistics_since: None,
+        last_interval: None,
+        pending_bytes: Some(0),
         failed_over: None,
         test_vm: None,
     }
@@ -142,6 +188,7 @@ pub fn point(point: &str, kind: PointKind, latest: bool) -> PointView {
         received_at: "2026-05-04T03:12:08Z".into(),
         age_s: 4.2,
         stored_bytes: 4096,
+        kept_for: vec![],
         note: None,
     }
 }
@@ -193,4 +240,15 @@ pub fn job() -> JobView {
         failure: Some(Failure::new(ErrorKind::InUse, "busy", "web: revert is under way").hint("wait")),
         outcome: None,
     }
+}
+
+/// The replica, which is forwarded to a third host.
+pub fn extended() -> Machine {
+    let mut forwards = replication();
+    forwards.view.index = 1;
+    forwards.view.peer = id("x.example");
+    forwards.view.interval_s = 300;
+    forwards.view.state = ReplicationState::Suspended;
+    forwards.view.state_number = 7;
+    Machine { extended: Some(forwards), ..replica() }
 }

@@ -15,11 +15,18 @@ use service::{
     api::{Command, Request},
     config::Dirs,
 };
-use std::{fs, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use testkit::TempRoot;
 
 /// Generous: a VM in software emulation on a machine that has other work.
-const BOUND: Duration = Duration::from_secs(60);
+pub const BOUND: Duration = Duration::from_secs(60);
+
+pub const DISK_BYTES: u64 = 16 << 20;
 
 pub struct Stage {
     pub host: Arc<Host>,
@@ -36,13 +43,20 @@ impl Drop for Stage {
 
 impl Stage {
     pub async fn new() -> Stage {
+        Stage::with("").await
+    }
+
+    /// A host with this configuration.
+    pub async fn with(config: &str) -> Stage {
         let root = TempRoot::new().unwrap();
         let dirs = Dirs::new(Some(root.path()));
+        fs::create_dir_all(dirs.config.parent().unwrap()).unwrap();
+        fs::write(&dirs.config, config).unwrap();
         let name = "a.example".parse().unwrap();
         let bundle = root.join("a.bundle");
         service::certs::init(&dirs).unwrap();
         service::certs::issue(&dirs, &name, &bundle).unwrap();
-        service::certs::install(&dirs, &bundle).unwrap();
+        service::certs::install(&dirs, &bundle, None).unwrap();
         let host = service::daemon::open(&dirs).await.unwrap();
         service::daemon::start(&host).unwrap();
         let mut stage = Stage::of(host);
@@ -60,26 +74,33 @@ impl Stage {
         service::execute(&self.host, &request).await.unwrap();
     }
 
+    /// The host's folder.
+    pub fn root(&self) -> &Path {
+        self.root.as_ref().unwrap().path()
+    }
+
     /// Defines a VM with one disk.
     pub async fn define(&self, name: &str) -> VmId {
         let vm = VmId::random();
-        let disk = self.root.as_ref().unwrap().join(format!("{name}.qcow2"));
+        self.define_as(vm, name).await;
+        vm
+    }
+
+    pub async fn define_as(&self, vm: VmId, name: &str) {
+        let disk = self.make_disk(name);
+        self.run(Command::VmDefine { xml: domain(vm, name, 64, &disk) }).await;
+    }
+
+    /// An empty image.
+    pub fn make_disk(&self, name: &str) -> PathBuf {
+        let disk = self.root().join(format!("{name}.qcow2"));
         let made = std::process::Command::new("qemu-img")
             .args(["create", "-q", "-f", "qcow2"])
             .arg(&disk)
-            .arg("16M")
+            .arg(DISK_BYTES.to_string())
             .status();
         assert!(made.unwrap().success());
-        let xml = format!(
-            "<domain type='qemu'><name>{name}</name><uuid>{vm}</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
-             <os><type arch='x86_64' machine='q35'>hvm</type></os><devices>\
-             <disk type='file'><driver name='qemu' type='qcow2'/><source file='{}'/><target dev='vda' bus='virtio'/></disk>\
-             <interface type='user'><mac address='52:54:00:12:34:56'/></interface>\
-             <controller type='usb' model='none'/><memballoon model='none'/></devices></domain>",
-            disk.display()
-        );
-        self.run(Command::VmDefine { xml }).await;
-        vm
+        disk
     }
 
     /// Takes in the record of a replica that waits for its first copy.
@@ -89,8 +110,9 @@ impl Stage {
             interval_s: 30,
             history: 4,
             history_every_s: 3600,
-            bandwidth_bytes_per_s: None,
             auto_resynchronize: true,
+            compress: true,
+            ..Settings::default()
         };
         let peer: model::HostName = "b.example".parse().unwrap();
         let storage = self.root.as_ref().unwrap().join("replicas");
@@ -161,6 +183,18 @@ impl Stage {
         }
         view
     }
+}
+
+/// A VM with this disk, `vda`, and this much memory.
+pub fn domain(vm: VmId, name: &str, memory_mib: u64, disk: &Path) -> String {
+    format!(
+        "<domain type='qemu'><name>{name}</name><uuid>{vm}</uuid><memory unit='MiB'>{memory_mib}</memory>\
+         <vcpu>1</vcpu><os><type arch='x86_64' machine='q35'>hvm</type></os><devices>\
+         <disk type='file'><driver name='qemu' type='qcow2'/><source file='{}'/><target dev='vda' bus='virtio'/></disk>\
+         <interface type='user'><mac address='52:54:00:12:34:56'/></interface>\
+         <controller type='usb' model='none'/><memballoon model='none'/></devices></domain>",
+        disk.display()
+    )
 }
 
 pub fn vm_path(vm: VmId) -> ObjectPath {
