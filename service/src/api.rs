@@ -5,9 +5,12 @@ pub mod command;
 pub mod error;
 pub mod view;
 
-pub use command::{Command, FailoverKind, Request, SettingsChange};
+pub use command::{
+    AdapterAddresses, Command, FailoverKind, FirstCopy, Request, ServiceChange, SettingsChange,
+};
+pub use engine::Window;
 pub use error::{ErrorKind, Failure};
 pub use view::{
-    AuthorizationView, DiskView, HostView, InterfaceView, Issue, JobState, JobView, PlanView, PointView,
-    RelationshipView, Reply, Response, VerifyView, VmView,
+    AuthorizationView, DiskView, DrillView, HostView, InterfaceView, IntervalView, Issue, JobState, JobView,
+    PlanView, PointView, RelationshipView, Reply, Response, ScrubView, TransfersView, VerifyView, VmView,
 };

@@ -5,6 +5,7 @@ use crate::{
     api::{ErrorKind, Failure, error::chain},
     config::Dirs,
 };
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use model::HostName;
 use std::path::Path;
 use time::OffsetDateTime;
@@ -13,6 +14,9 @@ use transport::certs::{self, CertificateView};
 fn fail(doing: &str, error: &certs::CertificateError) -> Failure {
     let kind = match error {
         certs::CertificateError::Absent { .. } => ErrorKind::NotFound,
+        certs::CertificateError::Name { .. }
+        | certs::CertificateError::Unknown { .. }
+        | certs::CertificateError::Unsuitable { .. } => ErrorKind::InvalidParameter,
         _ => ErrorKind::Failed,
     };
     Failure::new(kind, "certificate", format!("cannot {doing}: {}", chain(error)))
@@ -32,7 +36,8 @@ pub fn issue(dirs: &Dirs, host: &HostName, out: &Path) -> Result<(), Failure> {
     certs::write_bundle(out, &bundle).map_err(|error| fail("write the bundle", &error))
 }
 
-pub fn install(dirs: &Dirs, bundle: &Path) -> Result<Vec<CertificateView>, Failure> {
+/// With a name: beside the certificate that the host shows, to be chosen ([`choose`]).
+pub fn install(dirs: &Dirs, bundle: &Path, beside: Option<&str>) -> Result<Vec<CertificateView>, Failure> {
     let text = std::fs::read_to_string(bundle).map_err(|error| {
         Failure::new(
             ErrorKind::NotFound,
@@ -40,24 +45,37 @@ pub fn install(dirs: &Dirs, bundle: &Path) -> Result<Vec<CertificateView>, Failu
             format!("cannot read bundle {}: {error}", bundle.display()),
         )
     })?;
-    certs::install(&text, &dirs.certs).map_err(|error| fail("install the bundle", &error))?;
+    let installed = match beside {
+        Some(name) => certs::install_beside(&text, &dirs.certs, name),
+        None => certs::install(&text, &dirs.certs),
+    };
+    installed.map_err(|error| fail("install the bundle", &error))?;
     show(dirs)
 }
 
-/// The host's certificate as base64 of its DER form, without line breaks. Empty where none is installed.
+/// Makes the host show the certificate with this thumbprint from its next start, or reload, on.
+pub fn choose(dirs: &Dirs, thumbprint: &str, host: &HostName) -> Result<(), Failure> {
+    certs::choose(&dirs.certs, thumbprint, host, OffsetDateTime::now_utc()).map_err(|error| {
+        fail("use another certificate", &error).hint("`relevo cert show` lists those that are here")
+    })
+}
+
+/// The certificates that the host has keys of, the one that it shows first: base64 of their DER form, without line
+/// breaks.
 pub fn encoded(dirs: &Dirs) -> Result<Vec<String>, Failure> {
-    let path = dirs.certs.join("host.pem");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(error) => {
-            let message = format!("cannot read {}: {error}", path.display());
-            return Err(Failure::new(ErrorKind::Failed, "certificate", message));
-        }
-    };
-    let blocks = text.split("-----BEGIN CERTIFICATE-----").skip(1);
-    let blocks = blocks.filter_map(|rest| rest.split("-----END").next());
-    Ok(blocks.map(|block| block.split_whitespace().collect()).collect())
+    let own = certs::own(&dirs.certs).map_err(|error| fail("read the certificates", &error))?;
+    Ok(own.iter().map(|der| BASE64_STANDARD.encode(der)).collect())
+}
+
+/// What the host shows.
+pub fn own(dirs: &Dirs) -> Option<CertificateView> {
+    let views = certs::show(&dirs.certs).ok()?;
+    views.into_iter().find(|view| view.path.ends_with("host.pem"))
+}
+
+/// When the host's own certificate ends, in milliseconds since 1970; `None` where that cannot be read.
+pub fn own_ends_ms(dirs: &Dirs) -> Option<i64> {
+    i64::try_from(own(dirs)?.not_after.unix_timestamp_nanos() / 1_000_000).ok()
 }
 
 pub fn show(dirs: &Dirs) -> Result<Vec<CertificateView>, Failure> {

@@ -17,7 +17,7 @@ pub enum Change {
     Vm(VmId),
     /// It began, went on to another step, or ended.
     Job(JobId),
-    /// More happened than the watcher kept up with.
+    /// More happened than the watcher kept up with, or than libvirt told of.
     Missed,
 }
 

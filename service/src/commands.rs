@@ -1,10 +1,19 @@
 //! Commands: what an operator may ask, and what is done about it. Anything that takes long becomes a job.
 
+mod addresses;
 mod authorize;
+mod disks;
+pub mod drill;
+pub mod extended;
+pub mod home;
 mod operate;
 mod plan;
 mod protect;
+mod ready;
+mod retarget;
+pub mod seed;
 mod settings;
+mod start;
 pub mod test;
 mod verify;
 mod vm;
@@ -13,9 +22,9 @@ use crate::{
     api::{Command, ErrorKind, Failure, HostView, JobView, Reply, Request},
     host::Host,
     owner::OwnerHandle,
-    views,
+    service_settings, views,
 };
-use model::{DeltaId, VmId};
+use model::{DeltaId, PointKind, VmId};
 use std::sync::Arc;
 
 /// Carries a command out, or shows its plan.
@@ -39,13 +48,27 @@ pub async fn execute(host: &Arc<Host>, request: &Request) -> Result<Reply, Failu
         Command::AuthorizeList => authorize::list(host),
         Command::AuthorizeRemove { host: pattern } => authorize::remove(host, &pattern),
         Command::Protect { .. } => protect::protect(host, &request.command).await,
+        Command::StartReplication { vm, way, at_ms } => start::start(host, &vm, way, at_ms).await,
+        Command::Import { vm, folder } => start::import(host, &vm, folder).await,
+        Command::SetDisks { vm, targets } => disks::set(host, &vm, &targets).await,
+        Command::Seed { vm, forget } => seed::mark(host, &vm, forget).await,
         Command::Configure { vm, change } => settings::change(host, &vm, &change).await,
+        Command::Retarget { vm, to, change, start } => {
+            retarget::retarget(host, &vm, &to, &change, start).await
+        }
         Command::ResetStatistics { vm } => settings::reset_statistics(host, &vm).await,
-        Command::TestConnection { to } => protect::test_connection(host, &to).await,
+        Command::SetFailoverAddresses { vm, adapters } => addresses::set(host, &vm, adapters).await,
+        Command::SetTestNetworks { vm, adapters } => addresses::set_test_networks(host, &vm, adapters).await,
+        Command::ApplyFailoverAddresses { vm } => addresses::apply(host, &vm).await,
+        Command::ConfigureService { change } => service_settings::change(host, &change),
+        Command::TestConnection { to, authentication } => {
+            protect::test_connection(host, &to, authentication).await
+        }
         Command::Status { vm } => status(host, vm.as_deref()).await,
         Command::Points { vm } => points(host, &vm).await,
         Command::Verify { vm, point } => verify::verify(host, &vm, point.as_deref()),
         Command::DropPoint { vm, point } => verify::drop_point(host, &vm, point).await,
+        Command::FireDrill { vm, point } => drill::begin(host, &vm, point.as_deref()),
         Command::EndTest { vm } => test::end(host, &vm).await,
         Command::Failover { vm, kind: crate::api::FailoverKind::Test { point }, start } => {
             test::begin(host, &vm, point.as_deref(), start).await
@@ -56,6 +79,7 @@ pub async fn execute(host: &Arc<Host>, request: &Request) -> Result<Reply, Failu
             host.jobs.view(job).map(|view| Reply::Job(Box::new(view))).ok_or_else(|| no_job(&job))
         }
         Command::JobCancel { job } => job_cancel(host, job),
+        Command::Extended { command } => extended::execute(host, &command).await,
         command => operate::operate(host, &command).await,
     }
 }
@@ -86,31 +110,39 @@ pub fn in_background(
 fn host_view(host: &Host) -> HostView {
     let owners = host.all_owners();
     let count = |mode| u32::try_from(owners.iter().filter(|owner| owner.mode() == mode).count()).unwrap_or(0);
-    let certificate = crate::certs::show(&host.dirs).ok().and_then(|views| {
-        let own = views.iter().rfind(|view| !view.purpose.iter().any(|purpose| purpose == "authority"))?;
-        own.not_after.format(&time::format_description::well_known::Rfc3339).ok()
-    });
+    let certificate = crate::certs::own(&host.dirs)
+        .and_then(|own| own.not_after.format(&time::format_description::well_known::Rfc3339).ok());
+    let (replication_address, kerberos_address) = host.listeners.addresses();
     HostView {
         host_name: host.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        replication_address: host.replication_address.get().cloned(),
+        replication_address,
+        kerberos_address,
         libvirt_uri: host.hypervisor.uri().to_owned(),
         certificate_expires: certificate,
         protected_vms: count(model::Mode::Primary),
-        replica_vms: count(model::Mode::Replica),
+        replica_vms: count(model::Mode::Replica) + count(model::Mode::ExtendedReplica),
+        recovery_server: !host.service_settings().refuses_replicas,
+        monitoring_interval_s: host.monitoring().interval_s,
+        monitoring_start_s: host.monitoring().start_s,
+        sending: host.turns.view(),
+        receiving: host.arrivals.view(),
     }
 }
 
 fn cert_reload(host: &Host) -> Result<Reply, Failure> {
-    let identity = crate::daemon::identity(&host.dirs)?;
-    host.tls.reload(identity).map_err(|error| Failure::internal("use the installed certificates", &error))?;
+    host.reload_certificates()?;
     Ok(Reply::Done { message: "the installed certificates are in use".to_owned() })
 }
 
 async fn status(host: &Arc<Host>, vm: Option<&str>) -> Result<Reply, Failure> {
     let owners = match vm {
-        Some(vm) => vec![owner(host, vm)?],
-        None => host.all_owners(),
+        Some(vm) => {
+            let owner = owner(host, vm)?;
+            let extended = host.extended(owner.vm);
+            std::iter::once(owner).chain(extended).collect()
+        }
+        None => host.all_relationships(),
     };
     let host = host.clone();
     let views = crate::owner::blocking(move || {
@@ -194,9 +226,20 @@ pub fn unknown_vm(vm: &str) -> Failure {
         .hint("`relevo vm list` shows the VMs of this host")
 }
 
-/// A point by its id or the beginning of it.
+/// Names the newest application-consistent point.
+const APP_CONSISTENT: &str = "app-consistent";
+
+/// A point by its id or the beginning of it, or [`APP_CONSISTENT`].
 pub fn point(host: &Host, vm: VmId, text: &str) -> Result<DeltaId, Failure> {
     let points = views::points(host, vm)?;
+    if text == APP_CONSISTENT {
+        let newest = points.iter().rfind(|point| point.kind == PointKind::ApplicationConsistent);
+        return newest.map(|point| point.point).ok_or_else(|| {
+            let message = "no application-consistent recovery point is kept";
+            Failure::new(ErrorKind::NotFound, "point-unknown", message)
+                .hint("`relevo points VM` shows those that are kept")
+        });
+    }
     let mut matching =
         points.iter().filter(|point| point.point.to_string().starts_with(&text.to_ascii_lowercase()));
     match (matching.next(), matching.next()) {

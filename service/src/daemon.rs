@@ -2,21 +2,22 @@
 
 use crate::{
     api::{ErrorKind, Failure, error::chain},
-    certs,
+    bandwidth, certs,
     config::{self, Config, Dirs},
     control,
     host::{Host, HostParts},
-    link::Link,
+    listeners,
     owner::{self, Mail, blocking},
     upkeep,
+    watch::watch,
 };
 use catalog::Catalog;
 use engine::Relationship;
 use hypervisor::{Change, Event, Hypervisor};
-use model::{HostName, Mode};
+use model::HostName;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
-use transport::{Client, ClientOptions, PeerAddress, Server, Tls, TlsIdentity};
+use transport::{Client, ClientOptions, Kerberos, KerberosOptions, PeerAddress, Tls, TlsIdentity};
 
 /// How long the steps that are under way may take to stop.
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
@@ -55,23 +56,18 @@ pub async fn open(dirs: &Dirs) -> Result<Arc<Host>, Failure> {
     compose(dirs, config).await
 }
 
-/// Lets the other hosts in, until the server is shut down.
-pub fn listen(host: &Arc<Host>) -> Result<Server, Failure> {
-    let address = host.config.replication;
-    let link = Arc::new(Link { host: host.clone() });
-    let server = Server::bind(address, host.tls.clone(), link).map_err(|error| {
-        Failure::new(ErrorKind::Failed, "listen", format!("cannot listen on {address}: {error}"))
-            .hint("`replication` in the configuration sets the address")
-    })?;
-    let _ = host.replication_address.set(server.local_addr.to_string());
-    Ok(server)
-}
-
 /// Goes on with everything that was under way, and follows what libvirt tells.
 pub fn start(host: &Arc<Host>) -> Result<(), Failure> {
     start_owners(host)?;
     watch_libvirt(host);
+    host.tasks.spawn(watch(host.clone()));
+    host.tasks.spawn(bandwidth::follow(host.clone()));
     Ok(())
+}
+
+/// Lets the other hosts in, until the host's listeners are shut down.
+pub fn listen(host: &Arc<Host>) -> Result<(), Failure> {
+    listeners::open(host)
 }
 
 async fn serve<E>(
@@ -83,8 +79,8 @@ where
 {
     let host = open(dirs).await?;
     let listener = control::bind(dirs)?;
-    let server = listen(&host)?;
-    tracing::info!(host = %host.name, address = %server.local_addr, libvirt = host.hypervisor.uri(), "serving");
+    listen(&host)?;
+    tracing::info!(host = %host.name, libvirt = host.hypervisor.uri(), "serving");
     start(&host)?;
     tokio::spawn(trim_heap());
     let extension = extend(host.clone()).await?;
@@ -93,7 +89,7 @@ where
     tracing::info!("stopping");
     host.shutdown.cancel();
     host.tasks.close();
-    tokio::join!(server.shutdown(), extension);
+    tokio::join!(host.listeners.shutdown(), extension);
     if tokio::time::timeout(STOP_TIME_MAX, host.tasks.wait()).await.is_err() {
         tracing::warn!("some work did not stop in time; the next start goes on with it");
     }
@@ -146,6 +142,25 @@ fn host_name(dirs: &Dirs, config: &Config) -> Result<HostName, Failure> {
     }
 }
 
+/// This host's principal and its key, where they are configured.
+fn kerberos(dirs: &Dirs, name: &HostName, config: &Config) -> Result<Option<Arc<Kerberos>>, Failure> {
+    let Some(keytab) = config.kerberos.keytab.clone() else { return Ok(None) };
+    let peers = config.peers.iter();
+    let peers = peers.filter_map(|(host, peer)| Some((host.clone(), peer.principal.clone()?))).collect();
+    let principal = config.kerberos.principal.clone();
+    let options = KerberosOptions {
+        principal: principal.unwrap_or_else(|| format!("{}/{name}", config::SERVICE)),
+        keytab,
+        folder: dirs.state.clone(),
+        realms: config.kerberos.realms.clone(),
+        peers,
+    };
+    Kerberos::new(options).map(Some).map_err(|error| {
+        let message = format!("[kerberos] in the configuration cannot be used: {}", chain(&error));
+        Failure::new(ErrorKind::Configuration, "kerberos", message).hint(error.hint())
+    })
+}
+
 async fn compose(dirs: &Dirs, config: Config) -> Result<Arc<Host>, Failure> {
     let identity = identity(dirs)?;
     let name = host_name(dirs, &config)?;
@@ -155,21 +170,27 @@ async fn compose(dirs: &Dirs, config: Config) -> Result<Arc<Host>, Failure> {
         .peers
         .iter()
         .map(|(host, peer)| {
-            (host.clone(), PeerAddress { address: peer.address.clone(), bypass_proxy: peer.bypass_proxy })
+            let address = PeerAddress {
+                address: peer.address.clone(),
+                kerberos_address: peer.kerberos_address.clone(),
+                bypass_proxy: peer.bypass_proxy,
+            };
+            (host.clone(), address)
         })
         .collect();
     let mut options = ClientOptions { peers, ..ClientOptions::from_env() };
     if config.proxy.is_some() {
         options.proxy.clone_from(&config.proxy);
     }
-    let client = Client::new(tls.clone(), options);
+    let kerberos = kerberos(dirs, &name, &config)?;
+    let client = Client::new(tls.clone(), options).with_kerberos(kerberos.clone());
     let catalog = Catalog::open(&dirs.catalog()).map_err(|error| {
         Failure::new(ErrorKind::Failed, "catalog", format!("cannot open the catalog: {}", chain(&error)))
     })?;
     let (dirs_copy, uri) = (dirs.clone(), config.libvirt.clone());
     let hypervisor = blocking(move || connect(&dirs_copy, uri)).await?;
     let dirs = dirs.clone();
-    Ok(Host::new(HostParts { name, dirs, config, catalog, hypervisor, tls, client }))
+    Ok(Host::new(HostParts { name, dirs, config, catalog, hypervisor, tls, kerberos, client }))
 }
 
 fn connect(dirs: &Dirs, uri: Option<String>) -> Result<Hypervisor, Failure> {
@@ -202,7 +223,7 @@ fn start_owners(host: &Arc<Host>) -> Result<(), Failure> {
     let live: Vec<_> = records.iter().filter_map(|record| owner::live_job(host, record)).collect();
     host.jobs.resume(&live);
     for record in records {
-        let (vm, replica) = (record.vm, record.mode == Mode::Replica);
+        let (vm, replica) = (record.vm, record.mode.is_replica());
         host.adopt(record)?;
         if replica {
             upkeep::after_point(host, vm);
@@ -218,21 +239,46 @@ fn watch_libvirt(host: &Arc<Host>) {
     let host = host.clone();
     thread::spawn(move || {
         while let Ok(event) = events.recv() {
-            let Event::Lifecycle { vm, change } = event else { continue };
+            if host.shutdown.is_cancelled() {
+                return;
+            }
+            let (vm, change) = match event {
+                Event::Lifecycle { vm, change } => (vm, change),
+                Event::ConnectionClosed => {
+                    tracing::error!(
+                        "libvirt is away: nothing is replicated until it answers; guests are not affected"
+                    );
+                    continue;
+                }
+                Event::Connected => {
+                    tracing::info!("libvirt is back");
+                    runtime.block_on(look_at_all(&host));
+                    continue;
+                }
+                _ => continue,
+            };
             host.changes.publish(crate::changes::Change::Vm(vm));
             let running = match change {
                 Change::Started | Change::Resumed => true,
                 Change::Stopped | Change::Crashed => false,
                 _ => continue,
             };
-            if host.shutdown.is_cancelled() {
-                return;
-            }
             if let Some(owner) = host.owner(vm) {
                 runtime.block_on(owner.send(Mail::Power { running }));
             }
         }
     });
+}
+
+/// Tells every owner whether its VM runs: what happened while libvirt was away, nobody told.
+async fn look_at_all(host: &Arc<Host>) {
+    host.changes.publish(crate::changes::Change::Missed);
+    for owner in host.all_owners() {
+        let (hypervisor, vm) = (host.hypervisor.clone(), owner.vm);
+        if let Ok(running) = blocking(move || hypervisor.is_active(vm)).await {
+            owner.send(Mail::Power { running }).await;
+        }
+    }
 }
 
 async fn trim_heap() {

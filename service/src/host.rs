@@ -2,25 +2,37 @@
 
 use crate::{
     api::{ErrorKind, Failure},
+    arrivals::Arrivals,
     changes::{Change, Changes},
+    clock::wall_time,
     config::{Config, Dirs},
     jobs::Jobs,
+    listeners::Listeners,
     owner::{self, OwnerHandle},
+    service_settings::{self, ServiceSettings},
+    turns::Turns,
+    watch::Watch,
 };
 use capture::{Capture, Folders, Limits};
 use catalog::Catalog;
-use engine::Relationship;
+use engine::{
+    Relationship,
+    relationship::{EXTENDED, PRIMARY},
+};
 use hypervisor::Hypervisor;
 use layers::Store;
 use model::{DiskId, HostName, VmId};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use transport::{Client, Limiter, Tls};
+use transport::{Client, Kerberos, Limiter, Tls};
+
+/// Takes up the certificates as they are on disk now. On an error those in use stay in use.
+pub type Reload = Box<dyn Fn() -> Result<(), Failure> + Send + Sync>;
 
 pub struct Host {
     pub name: HostName,
@@ -29,16 +41,29 @@ pub struct Host {
     pub catalog: Catalog,
     pub hypervisor: Hypervisor,
     pub tls: Arc<Tls>,
+    /// Of whatever else shows the certificates that are installed.
+    reloads: Mutex<Vec<Reload>>,
+    /// `None`: not set up.
+    pub kerberos: Option<Arc<Kerberos>>,
     pub client: Client,
     pub limiter: Arc<Limiter>,
+    /// To send, and to receive.
+    pub turns: Turns,
+    pub arrivals: Arrivals,
     pub jobs: Jobs,
     pub changes: Changes,
-    pub owners: Mutex<HashMap<VmId, OwnerHandle>>,
+    pub watch: Watch,
+    pub settings: Mutex<ServiceSettings>,
+    /// By VM and index of the relationship.
+    pub owners: Mutex<HashMap<(VmId, u16), OwnerHandle>>,
     /// One store per VM, whoever asks: it holds the lock of the VM's layers.
     stores: Mutex<HashMap<VmId, Arc<Store>>>,
+    /// VMs whose tracking of changes was not yet looked at since the daemon's start.
+    unrecovered: Mutex<HashSet<VmId>>,
     pub shutdown: CancellationToken,
     pub tasks: TaskTracker,
-    pub replication_address: std::sync::OnceLock<String>,
+    /// What lets the other hosts in.
+    pub listeners: Listeners,
 }
 
 /// One of a VM's disks as this host has it: what the catalog keeps as the disk's JSON.
@@ -62,12 +87,41 @@ pub mod document {
     pub const TRUST_GROUP: &str = "trust-group";
     /// libvirt's autostart flag before Relevo took it over.
     pub const AUTOSTART: &str = "autostart";
-    /// The operation that a job stands for.
-    pub const JOB: &str = "job";
+    /// The copy of the VM's disks from which it may become a replica.
+    pub const SEED: &str = "seed";
+    /// The folder into which the first copy is written.
+    pub const EXPORT: &str = "export";
+    /// The VM was live-migrated from this host, and has not been seen to run here since.
+    pub const MIGRATED: &str = "migrated";
+    /// The set of disks that is to be replicated next.
+    pub const DISKS: &str = "disks";
+    /// The operation that a job of relationship 0, or 1, stands for.
+    pub const JOB: [&str; 2] = ["job", "job-extended"];
     /// The chains to be merged down after a failover.
     pub const CHAINS: &str = "chains";
+    /// The adopted state of this host's disks, and the one from which on its own changes were counted.
+    pub const OWN_SINCE: &str = "own-since";
+    /// The same of the other host, as it told.
+    pub const PEER_SINCE: &str = "peer-since";
+    /// The states to which the cluster lists of what was dropped lead.
+    pub const LEADS_TO: &str = "leads-to";
+    /// A third host, and those of its states to which the cluster lists of what was dropped lead.
+    pub const LISTED: &str = "listed";
     /// The disks' files at the last cut before a hand-over, with their times of change.
     pub const QUIET: &str = "quiet";
+    /// What the VM's adapters get in the guest after a failover.
+    pub const ADDRESSES: &str = "failover-addresses";
+    /// The networks into which the VM's adapters go in a test failover here.
+    pub const TEST_NETWORKS: &str = "test-networks";
+    /// The VM was failed over to this host, and they are not applied yet.
+    pub const ADDRESSES_DUE: &str = "failover-addresses-due";
+    /// How the last try to apply them ended.
+    pub const ADDRESSES_OUTCOME: &str = "failover-addresses-outcome";
+    /// The test VM is a fire drill's, and goes when that ends or was interrupted.
+    pub const DRILLING: &str = "drilling";
+    pub const LAST_DRILL: &str = "last-drill";
+    /// When a test failover was last made.
+    pub const LAST_TEST: &str = "last-test";
     /// The test VM that exists.
     pub const TEST: &str = "test";
 }
@@ -77,31 +131,79 @@ impl Host {
         let changes = Changes::default();
         Arc::new(Self {
             name: parts.name,
-            limiter: Arc::new(Limiter::new(parts.config.bandwidth)),
+            limiter: Arc::new(Limiter::new(parts.config.bandwidth.at(wall_time()))),
+            turns: Turns::new(parts.config.transfers.sending_max),
+            arrivals: Arrivals::new(parts.config.transfers.receiving_max),
             dirs: parts.dirs,
             config: parts.config,
             jobs: Jobs::new(parts.catalog.clone(), changes.clone()),
             changes,
+            watch: Watch::default(),
+            settings: Mutex::new(service_settings::load(&parts.catalog)),
             catalog: parts.catalog,
             hypervisor: parts.hypervisor,
             tls: parts.tls,
+            reloads: Mutex::default(),
+            kerberos: parts.kerberos,
             client: parts.client,
             owners: Mutex::default(),
             stores: Mutex::default(),
+            unrecovered: Mutex::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            replication_address: std::sync::OnceLock::new(),
+            listeners: Listeners::default(),
         })
     }
 
-    pub fn owner(&self, vm: VmId) -> Option<OwnerHandle> {
-        self.owners.lock().unwrap_or_else(PoisonError::into_inner).get(&vm).cloned()
+    /// From now on `reload` is called whenever certificates were installed.
+    pub fn on_certificates(&self, reload: Reload) {
+        self.reloads.lock().unwrap_or_else(PoisonError::into_inner).push(reload);
     }
 
+    /// Has the replication and whatever asked for it take up the certificates that are installed.
+    pub fn reload_certificates(&self) -> Result<(), Failure> {
+        let identity = crate::daemon::identity(&self.dirs)?;
+        self.tls
+            .reload(identity)
+            .map_err(|error| Failure::internal("use the installed certificates", &error))?;
+        let reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
+        reloads.iter().try_for_each(|reload| reload())
+    }
+
+    pub fn owner(&self, vm: VmId) -> Option<OwnerHandle> {
+        self.relationship(vm, PRIMARY)
+    }
+
+    /// The owner of the relationship that forwards a replica's points to a third host.
+    pub fn extended(&self, vm: VmId) -> Option<OwnerHandle> {
+        self.relationship(vm, EXTENDED)
+    }
+
+    pub fn relationship(&self, vm: VmId, index: u16) -> Option<OwnerHandle> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).get(&(vm, index)).cloned()
+    }
+
+    pub fn is_unrecovered(&self, vm: VmId) -> bool {
+        self.unrecovered.lock().unwrap_or_else(PoisonError::into_inner).contains(&vm)
+    }
+
+    pub fn set_unrecovered(&self, vm: VmId, is: bool) {
+        let mut vms = self.unrecovered.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = if is { vms.insert(vm) } else { vms.remove(&vm) };
+    }
+
+    /// The owners of relationship 0 of every VM.
     pub fn all_owners(&self) -> Vec<OwnerHandle> {
+        let mut owners = self.all_relationships();
+        owners.retain(|owner| owner.index == PRIMARY);
+        owners
+    }
+
+    /// By VM and index.
+    pub fn all_relationships(&self) -> Vec<OwnerHandle> {
         let mut owners: Vec<_> =
             self.owners.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        owners.sort_by_key(|owner| owner.vm);
+        owners.sort_by_key(|owner| (owner.vm, owner.index));
         owners
     }
 
@@ -109,14 +211,28 @@ impl Host {
     pub fn adopt(self: &Arc<Self>, record: Relationship) -> Result<OwnerHandle, Failure> {
         self.save(&record)?;
         let handle = owner::start(self.clone(), record);
-        self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(handle.vm, handle.clone());
+        self.owners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert((handle.vm, handle.index), handle.clone());
         self.changes.publish(Change::Vm(handle.vm));
         Ok(handle)
     }
 
-    pub fn forget(&self, vm: VmId) {
-        self.owners.lock().unwrap_or_else(PoisonError::into_inner).remove(&vm);
-        self.stores.lock().unwrap_or_else(PoisonError::into_inner).remove(&vm);
+    /// Lets go of a relationship; the store goes with relationship 0.
+    /// Takes an owner out of the host's care; false where it is not there any more. Who does so stops it, and forgets
+    /// its relationship or adopts another.
+    pub fn claim(&self, owner: &OwnerHandle) -> bool {
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (owner.vm, owner.index);
+        owners.get(&key).is_some_and(|now| now.is_same(owner)) && owners.remove(&key).is_some()
+    }
+
+    pub fn forget(&self, vm: VmId, index: u16) {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).remove(&(vm, index));
+        if index == PRIMARY {
+            self.stores.lock().unwrap_or_else(PoisonError::into_inner).remove(&vm);
+        }
         self.changes.publish(Change::Vm(vm));
     }
 
@@ -124,7 +240,7 @@ impl Host {
         let json =
             serde_json::to_string(record).map_err(|error| Failure::internal("write the record", &error))?;
         self.catalog
-            .save_relationship(record.vm, 0, &json, record.token.generation())
+            .save_relationship(record.vm, record.index, &json, record.token.generation())
             .map_err(|error| Failure::internal("save the relationship", &error))
     }
 
@@ -248,5 +364,6 @@ pub struct HostParts {
     pub catalog: Catalog,
     pub hypervisor: Hypervisor,
     pub tls: Arc<Tls>,
+    pub kerberos: Option<Arc<Kerberos>>,
     pub client: Client,
 }

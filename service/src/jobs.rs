@@ -7,7 +7,7 @@ use crate::{
     clock::{now_ms, rfc3339},
 };
 use catalog::Catalog;
-use engine::{Operation, WorkKind};
+use engine::{Operation, Relationship};
 use model::{JobId, VmId};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -79,44 +79,39 @@ impl Progress {
     }
 }
 
-/// `Msvm_ConcreteJob.JobType` of an operation.
-pub fn job_type(operation: &Operation) -> u16 {
+/// A first copy onto a seed.
+const SEEDED: u16 = 117;
+const EXPORT: u16 = 118;
+/// A planned failover: until its last delta is on the other host.
+const PREPARE: u16 = 100;
+/// Also of recovery points that are read without sending anything.
+pub const CONSISTENCY_CHECK: u16 = 113;
+/// Importing a first copy.
+pub const IMPORT: u16 = 95;
+
+/// `Msvm_ConcreteJob.JobType` of an operation on this relationship.
+pub fn job_type(record: &Relationship, operation: &Operation) -> u16 {
     match operation {
+        Operation::StartReplication if record.seed.is_some() => SEEDED,
         Operation::StartReplication => 94,
-        Operation::Suspend | Operation::Resume | Operation::Yield => 96,
+        Operation::UpdateDisks => 125,
+        Operation::Export => EXPORT,
+        Operation::Later { operation, .. } => job_type(record, operation),
+        Operation::CancelStart => 109,
+        Operation::Suspend | Operation::Resume | Operation::Seed { .. } | Operation::Yield => 96,
+        Operation::Resynchronize if record.is_extended() => 121,
         Operation::Resynchronize => 107,
         Operation::CancelResynchronize => 110,
+        Operation::Scrub => CONSISTENCY_CHECK,
         Operation::Failover { .. } | Operation::PlannedFailover { .. } => 97,
-        Operation::Prepare { .. } => 100,
+        Operation::Prepare { .. } => PREPARE,
         Operation::CancelPrepare => 101,
         Operation::Revert => 98,
         Operation::Commit => 99,
         Operation::Reverse | Operation::Feed { .. } => 104,
-        Operation::Failback | Operation::CompleteFailback { .. } | Operation::CancelFailback => 124,
+        Operation::ChangeToPrimary { .. } => 123,
+        Operation::Failback { .. } | Operation::CompleteFailback { .. } | Operation::CancelFailback => 124,
     }
-}
-
-/// The work that carries an operation out; `None` for those that are done at once.
-pub fn work_kind(operation: &Operation) -> Option<WorkKind> {
-    Some(match operation {
-        Operation::StartReplication => WorkKind::FirstCopy,
-        Operation::Resynchronize => WorkKind::Resync,
-        Operation::Failover { .. } => WorkKind::Failover,
-        Operation::Prepare { .. } => WorkKind::Prepare,
-        Operation::PlannedFailover { .. } => WorkKind::PlannedFailover,
-        Operation::CancelPrepare => WorkKind::CancelPrepare,
-        Operation::Revert => WorkKind::Revert,
-        Operation::Commit => WorkKind::Commit,
-        Operation::Reverse => WorkKind::Reverse,
-        Operation::Failback => WorkKind::Failback,
-        Operation::CompleteFailback { .. } => WorkKind::CompleteFailback,
-        Operation::Yield => WorkKind::Yield,
-        Operation::Feed { .. } => WorkKind::Feed,
-        Operation::Suspend
-        | Operation::Resume
-        | Operation::CancelResynchronize
-        | Operation::CancelFailback => return None,
-    })
 }
 
 impl Jobs {
@@ -146,7 +141,7 @@ impl Jobs {
             stage: String::new(),
             failure: None,
             outcome: None,
-            cancellable: matches!(kind_number, 94 | 113),
+            cancellable: matches!(kind_number, 94 | CONSISTENCY_CHECK | SEEDED | EXPORT | PREPARE | IMPORT),
         };
         self.persist(&record);
         let job = record.job;
@@ -222,6 +217,18 @@ impl Jobs {
     pub fn cancel(&self, job: JobId) -> bool {
         let running = self.lock().get(&job).cloned();
         running.filter(|running| running.record.cancellable).map(|running| running.cancel.cancel()).is_some()
+    }
+
+    /// What is cancelled when a running job is asked to stop.
+    pub fn canceller(&self, job: JobId) -> Option<CancellationToken> {
+        self.lock().get(&job).map(|running| running.cancel.clone())
+    }
+
+    /// Waits for the end of a job; one that does not run has ended.
+    pub async fn until_ended(&self, job: JobId) {
+        if let Some(mut ended) = self.watch(job) {
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
     }
 
     pub fn watch(&self, job: JobId) -> Option<watch::Receiver<bool>> {

@@ -2,17 +2,20 @@
 
 use crate::{
     api::{ErrorKind, Failure, error::chain},
-    host::{DiskRecord, Host, document},
-    owner::{Mail, blocking},
-    peer::{Answer, DeltaExtra, Message, PeerDisk, PeerRequest, PeerResult},
+    arrivals,
+    clock::now_ms,
+    commands::seed,
+    host::{Host, document},
+    owner::{Mail, OwnerHandle, blocking},
+    peer::{Answer, DeltaExtra, Message, PeerDisk, PeerRequest, PeerResult, UNKNOWN_HERE},
 };
-use engine::{OfferAnswer, Relationship, Settings};
+use engine::{OfferAnswer, Operation, Relationship, Settings};
 use futures::{FutureExt, future::BoxFuture};
 use layers::{DeltaWriter, Incoming, IncomingDisk, LayersError};
-use model::{DeltaId, Generation, HostName, VmId};
+use model::{DeltaId, DiskId, Generation, HostName, Mode, PointKind, VmId};
 use serde_json::Value;
-use std::sync::Arc;
-use transport::{ChunkStream, DeltaHeader, Handler, Peer, Received};
+use std::{sync::Arc, time::Instant};
+use transport::{ChunkStream, Credential, DeltaHeader, Handler, Peer, Received};
 
 /// Data between two durable marks of a transfer: what an interruption can cost.
 const MARK_EVERY_BYTES: u64 = 64 << 20;
@@ -56,14 +59,18 @@ fn offer_refusal(answer: &OfferAnswer) -> Value {
 }
 
 impl Link {
-    /// The sender must be who its certificate says, and authorized here.
+    /// The sender must be who its certificate or its ticket says, and authorized here.
     fn admit(&self, peer: &Peer, from: &HostName) -> Result<transport::Authorization, Failure> {
         if !peer.names.contains(from) {
             let names: Vec<_> = peer.names.iter().map(HostName::as_str).collect();
+            let shown = match &peer.credential {
+                Credential::Certificate { .. } => format!("a certificate for {}", names.join(", ")),
+                Credential::Principal(principal) => format!("a ticket of {principal}"),
+            };
             return Err(Failure::new(
                 ErrorKind::AccessDenied,
                 "wrong-name",
-                format!("`{from}` showed {} a certificate for {}", self.host.name, names.join(", ")),
+                format!("`{from}` showed {} {shown}", self.host.name),
             ));
         }
         self.host.authorization(std::slice::from_ref(from))?.ok_or_else(|| {
@@ -82,24 +89,59 @@ impl Link {
         let Some(vm) = message.vm else {
             let version = env!("CARGO_PKG_VERSION").to_owned();
             let storage = entry.storage.display().to_string();
-            return Ok(plain(PeerResult::Probe { authorized_for: Some(storage), version }));
+            return Ok(plain(PeerResult::Probe {
+                authorized_for: Some(storage),
+                version,
+                now_ms: Some(now_ms()),
+            }));
         };
-        if let PeerRequest::Create { name, settings, disks } = &message.request {
+        if let PeerRequest::Create { name, settings, disks, extended, seed } = &message.request {
+            self.host.receives()?;
             let generation = message.standing.as_ref().map(|standing| standing.generation.clone());
             let generation = generation.ok_or_else(|| {
                 Failure::new(ErrorKind::InvalidParameter, "malformed", "a replica needs a generation")
             })?;
-            self.create(vm, name, settings, disks, generation, &message.from, &entry)?;
+            if *extended && self.keeps_extended(vm, &message.from, settings).await? {
+                return Ok(plain(PeerResult::Done));
+            }
+            let mut record = Relationship::replica(
+                vm,
+                name.clone(),
+                self.host.name.clone(),
+                message.from.clone(),
+                settings.clone(),
+                generation,
+            );
+            if *extended {
+                record.mode = Mode::ExtendedReplica;
+            }
+            let link = Self { host: self.host.clone() };
+            let (disks, seed) = (disks.clone(), *seed);
+            let owner = blocking(move || link.create(record, &disks, seed, &entry)).await?;
+            if let Some(id) = seed {
+                owner.operate(Operation::Seed { id }, None).await?;
+            }
             return Ok(plain(PeerResult::Done));
+        }
+        if let PeerRequest::FindSeed { disks } = message.request {
+            let host = self.host.clone();
+            let found = blocking(move || seed::fitting(&host, vm, &disks)).await;
+            return Ok(plain(match found {
+                Ok(_) => PeerResult::Done,
+                Err(failure) => PeerResult::Refused { failure },
+            }));
         }
         let Some(owner) = self.host.owner(vm) else {
             return Err(Failure::new(
                 ErrorKind::NotFound,
-                "unknown-here",
+                UNKNOWN_HERE,
                 format!("{} has no relationship for this VM", self.host.name),
             ));
         };
-        if owner.record().peer != message.from {
+        let Some(owner) = self.replicates_with(vm, &message.from) else {
+            if owner.record().former_peers.contains(&message.from) {
+                return Ok(self.former_peer(&owner, message).await);
+            }
             return Err(Failure::new(
                 ErrorKind::AccessDenied,
                 "not-the-peer",
@@ -110,74 +152,95 @@ impl Link {
                     message.from
                 ),
             ));
-        }
+        };
         owner.peer(message).await.ok_or_else(|| {
             Failure::new(
                 ErrorKind::NotFound,
-                "unknown-here",
+                UNKNOWN_HERE,
                 format!("{} no longer has this VM", self.host.name),
             )
         })
     }
 
+    /// The owner of the VM's relationship with this host.
+    fn replicates_with(&self, vm: VmId, host: &HostName) -> Option<OwnerHandle> {
+        let owners = [self.host.owner(vm), self.host.extended(vm)].into_iter().flatten();
+        owners.into_iter().find(|owner| owner.record().peer == *host)
+    }
+
+    /// A host that was the peer before still tells and hears who may run the VM, and nothing else.
+    async fn former_peer(&self, owner: &OwnerHandle, message: Message) -> Answer {
+        if let Some(standing) = message.standing {
+            owner.hear_beyond(standing).await;
+        }
+        let record = owner.record();
+        let name = &record.name;
+        let text = format!(
+            "{} replicates {name} with {} now, not with {}",
+            self.host.name, record.peer, message.from
+        );
+        let failure = Failure::new(ErrorKind::AccessDenied, "not-the-peer", text)
+            .hint(format!("on {}: `relevo unprotect {name}` ends it there too", message.from));
+        let running = owner.record().may_run();
+        Answer {
+            standing: Some(record.standing(running)),
+            work: None,
+            last_failure: None,
+            result: PeerResult::Refused { failure },
+        }
+    }
+
+    /// An extended replica that is there already keeps its points, which are compared; its settings are the new ones.
+    async fn keeps_extended(&self, vm: VmId, from: &HostName, settings: &Settings) -> Result<bool, Failure> {
+        let Some(owner) = self.host.owner(vm) else { return Ok(false) };
+        let known = owner.record();
+        if known.peer != *from || known.mode != Mode::ExtendedReplica || known.failed_over.is_some() {
+            return Ok(false);
+        }
+        let settings = settings.clone();
+        owner.amend(move |record| record.settings = settings).await?;
+        Ok(true)
+    }
+
     /// The replica's record, storage and disks; making it twice for the same primary changes nothing.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one message")]
     fn create(
         &self,
-        vm: VmId,
-        name: &str,
-        settings: &Settings,
+        record: Relationship,
         disks: &[PeerDisk],
-        generation: Generation,
-        from: &HostName,
+        seed: Option<DeltaId>,
         entry: &transport::Authorization,
-    ) -> Result<(), Failure> {
-        let host = &self.host;
+    ) -> Result<OwnerHandle, Failure> {
+        let (host, vm) = (&self.host, record.vm);
         if let Some(owner) = host.owner(vm) {
-            let record = owner.record();
-            if record.peer == *from && record.mode == model::Mode::Replica && record.latest.is_none() {
-                return Ok(());
+            let known = owner.record();
+            if known.peer == record.peer && known.mode == record.mode && known.latest.is_none() {
+                return Ok(owner);
             }
             return Err(Failure::new(
                 ErrorKind::AlreadyExists,
                 "replica-exists",
-                format!("{} already has {} ({vm}), of {}", host.name, record.name, record.peer),
+                format!("{} already has {} ({vm}), of {}", host.name, known.name, known.peer),
             )
             .hint(format!(
                 "on {}: `relevo unprotect {} --delete-replica` if it is not needed any more",
-                host.name, record.name
+                host.name, known.name
             )));
         }
-        if let Ok(Some(domain)) = host.hypervisor.domain(vm) {
-            return Err(Failure::new(
-                ErrorKind::AlreadyExists,
-                "vm-exists",
-                format!("{} already defines a VM with this UUID: {}", host.name, domain.name),
-            ));
+        let seed = seed.map(|_| seed::fitting(host, vm, disks)).transpose()?;
+        if seed.is_none()
+            && let Ok(Some(domain)) = host.hypervisor.domain(vm)
+        {
+            let message = format!("{} already defines a VM with this UUID: {}", host.name, domain.name);
+            return Err(Failure::new(ErrorKind::AlreadyExists, "vm-exists", message).hint(format!(
+                "if it is a copy of the same VM: `relevo seed {}` on {}, then protect with --seed",
+                domain.name, host.name
+            )));
         }
         writable(&entry.storage)?;
-        let records: Vec<_> = disks
-            .iter()
-            .map(|disk| DiskRecord {
-                disk: disk.disk,
-                target: disk.target.clone(),
-                size_bytes: disk.size_bytes,
-                path: None,
-                format: "qcow2".to_owned(),
-            })
-            .collect();
-        host.save_disks(vm, &records)?;
+        host.save_disks(vm, &seed::records(seed.as_ref(), disks))?;
         host.put_document(vm, document::STORAGE, &entry.storage)?;
         host.put_document(vm, document::TRUST_GROUP, &entry.trust_group)?;
-        let record = Relationship::replica(
-            vm,
-            name.to_owned(),
-            host.name.clone(),
-            from.clone(),
-            settings.clone(),
-            generation,
-        );
-        host.adopt(record).map(drop)
+        host.adopt(record)
     }
 
     async fn receive_delta(
@@ -194,11 +257,12 @@ impl Link {
             ))
         })?;
         self.admit(peer, &extra.from).map_err(|failure| refusal(&failure))?;
+        self.host.receives().map_err(|failure| refusal(&failure))?;
         let owner = self.host.owner(header.vm);
         let owner = owner.filter(|owner| owner.record().peer == extra.from).ok_or_else(|| {
             refusal(&Failure::new(
                 ErrorKind::NotFound,
-                "unknown-here",
+                UNKNOWN_HERE,
                 "no replica of this VM is kept for this host",
             ))
         })?;
@@ -209,10 +273,19 @@ impl Link {
             OfferAnswer::Have => return Ok(Value::Null),
             other => return Err(offer_refusal(&other)),
         }
+        let mut place = None;
+        if extra.kind != PointKind::Planned {
+            let long = arrivals::is_long(&extra.standing, header.base);
+            place = self.host.arrivals.enter(owner.vm, long, Instant::now());
+            if place.is_none() {
+                return Err(offer_refusal(&OfferAnswer::Busy));
+            }
+        }
         if !owner.begin_receiving(delta) {
             return Err(offer_refusal(&OfferAnswer::Busy));
         }
-        let base = header.base;
+        let (base, disks, targets) = (header.base, header.disks.clone(), extra.targets.clone());
+        let domain_xml = extra.domain_xml.clone();
         let written = self.write(header, extra, chunks).await;
         let result = match written {
             Ok(sealed) => {
@@ -221,11 +294,40 @@ impl Link {
             Err(failure) => Err(failure),
         };
         owner.end_receiving(delta);
+        drop(place);
         let vm = owner.vm;
         if result.is_ok() {
+            self.note_disks(vm, &disks, &targets);
+            owner.follow_name(&domain_xml).await;
+            if let Some(extended) = self.host.extended(vm) {
+                extended.follow_name(&domain_xml).await;
+            }
             crate::upkeep::after_point(&self.host, vm);
         }
         result.map(|()| Value::Null)
+    }
+
+    /// A disk may have grown, or been added. One that was left out stays known: older points have it.
+    fn note_disks(&self, vm: VmId, disks: &[transport::DeltaDisk], targets: &[(DiskId, String)]) {
+        let noted = self.host.disks(vm).and_then(|before| {
+            let mut records = before.clone();
+            for disk in disks {
+                let target =
+                    targets.iter().find(|(id, _)| *id == disk.disk).map(|(_, target)| target.clone());
+                match (records.iter_mut().find(|record| record.disk == disk.disk), target) {
+                    (Some(record), _) => record.size_bytes = disk.size_bytes,
+                    (None, Some(target)) => {
+                        let added = PeerDisk { disk: disk.disk, target, size_bytes: disk.size_bytes };
+                        records.extend(seed::records(None, &[added]));
+                    }
+                    (None, None) => {}
+                }
+            }
+            if records == before { Ok(()) } else { self.host.save_disks(vm, &records) }
+        });
+        if let Err(failure) = noted {
+            tracing::warn!(%vm, %failure, "cannot note the replica's disks");
+        }
     }
 
     async fn write(
@@ -317,11 +419,13 @@ fn store_refusal(error: &LayersError) -> Value {
         LayersError::WrongBase { latest, .. } => {
             offer_refusal(&OfferAnswer::ResyncNeeded { latest: *latest })
         }
-        error => {
-            let kind = if crate::disk_space::is_full(error) { ErrorKind::NoSpace } else { ErrorKind::Failed };
-            refusal(&Failure::new(kind, "replica-store", format!("the replica's store: {}", chain(error))))
-        }
+        error => refusal(&store_failure(error)),
     }
+}
+
+pub fn store_failure(error: &LayersError) -> Failure {
+    let kind = if crate::disk_space::is_full(error) { ErrorKind::NoSpace } else { ErrorKind::Failed };
+    Failure::new(kind, "replica-store", format!("the replica's store: {}", chain(error)))
 }
 
 /// A storage location has to exist and be writable before anything is promised.
@@ -350,6 +454,10 @@ impl crate::owner::OwnerHandle {
         }
         *receiving = Some(delta);
         true
+    }
+
+    pub fn is_receiving(&self) -> bool {
+        self.receiving.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_some()
     }
 
     pub fn end_receiving(&self, delta: DeltaId) {

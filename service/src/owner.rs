@@ -11,14 +11,17 @@ mod vm;
 use crate::{
     api::{ErrorKind, Failure},
     changes::Change,
-    clock::now_ms,
+    clock::{Jumps, now_ms},
+    events,
     host::{Host, document},
-    jobs::{Progress, work_kind},
-    peer::{Answer, Message, PeerRequest, PeerResult, text::SetText},
+    jobs::Progress,
+    pace::Pace,
+    peer::{Answer, Message, OwnChanges, PeerRequest, PeerResult},
     steps,
+    turns::{self, Turn},
 };
 use engine::{
-    Context, Effect, Event, OfferAnswer, Operation, Refusal, Relationship, Standing, Step, StepFailure,
+    Effect, Event, GIVEN_UP, OfferAnswer, Operation, Refusal, Relationship, Standing, Step, StepFailure,
     StepResult,
 };
 use model::{DeltaId, DiskId, Generation, JobId, Mode, ReplicationState, VmId};
@@ -34,13 +37,16 @@ use transport::Mark;
 /// Mail that waits for an owner; a sender waits when it is full.
 const MAIL_MAX: usize = 64;
 /// How often a host that has something to hear or to say greets its peer.
-const GREET_EVERY_MS: i64 = 5_000;
+const GREET_EVERY: Duration = Duration::from_secs(5);
+/// How often a guest that was left frozen is asked to thaw.
+const THAW_EVERY: Duration = Duration::from_secs(2);
 /// The longest sleep between two looks at the clock, so that a clock that jumps is noticed.
 const TICK_MAX_MS: i64 = 1_000;
 
 #[derive(Clone)]
 pub struct OwnerHandle {
     pub vm: VmId,
+    pub index: u16,
     /// The delta that is being received, if one is.
     pub receiving: Arc<Mutex<Option<DeltaId>>>,
     mail: mpsc::Sender<Mail>,
@@ -69,8 +75,19 @@ pub enum Mail {
     CancelJob(JobId),
     StepEnded(Result<StepResult, StepFailure>),
     Greeted(Result<Standing, String>),
+    /// A guest that an interrupted cut left frozen was asked to thaw.
+    Thawed,
+    /// The guest has its addresses, or cannot be given them.
+    Addressed,
     Power {
         running: bool,
+    },
+    /// Relationship 0 of the VM has moved: look at it.
+    Upstream,
+    /// Another host than the peer said how it stands; answered when it was taken note of.
+    HeardBeyond {
+        standing: Standing,
+        reply: oneshot::Sender<()>,
     },
     /// A delta has arrived whole and its files are durable: make it a point, if it still may be one.
     Commit {
@@ -111,13 +128,25 @@ struct Owner {
     job: Option<JobLink>,
     progress: Arc<Progress>,
     step: Option<CancellationToken>,
+    /// What lets the delta under way be sent; put there by the step that waited for it.
+    turn: Arc<Mutex<Option<Turn>>>,
     last_failure: Option<String>,
-    greeted_ms: i64,
-    /// When the overlays' size was last looked at.
-    measured_ms: i64,
+    jumps: Jumps,
+    greets: Pace,
     greeting: bool,
-    /// Start the VM once the peer has answered, or at this time.
-    autostart_ms: Option<i64>,
+    /// Looks at the overlays' size.
+    measures: Pace,
+    /// Looks whether the guest was left frozen.
+    thaws: Pace,
+    thawing: bool,
+    addressing: bool,
+    /// The guest may have to be given addresses: look.
+    may_be_addressed: bool,
+    /// Start the VM once the peer has answered, or at this time; and when that is tried again.
+    autostart_at: Option<Instant>,
+    autostart_again_at: Option<Instant>,
+    /// Who waits for the checkpoints to be released, which a turn under way still needs.
+    releases: Vec<oneshot::Sender<Result<(), Failure>>>,
 }
 
 impl OwnerHandle {
@@ -158,10 +187,29 @@ impl OwnerHandle {
         amended.await.map_err(|_| gone())
     }
 
+    /// Tells what a host that is not the peer knows, and waits until it was taken note of.
+    pub async fn hear_beyond(&self, standing: Standing) {
+        let (reply, heard) = oneshot::channel();
+        self.send(Mail::HeardBeyond { standing, reply }).await;
+        let _ = heard.await;
+    }
+
     pub async fn stop(&self) {
         let (reply, stopped) = oneshot::channel();
         self.send(Mail::Stop { reply }).await;
         let _ = stopped.await;
+    }
+
+    /// Passes an operator's wish to cancel a job on to the owner, as long as the job goes on.
+    pub fn follow_cancel(&self, host: &Host, job: JobId, cancel: CancellationToken) {
+        let (owner, jobs, shutdown) = (self.clone(), host.jobs.clone(), host.shutdown.clone());
+        host.tasks.spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => owner.send(Mail::CancelJob(job)).await,
+                () = jobs.until_ended(job) => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
     }
 
     pub async fn send(&self, mail: Mail) {
@@ -182,11 +230,17 @@ pub fn start(host: Arc<Host>, record: Relationship) -> OwnerHandle {
     let snapshot = Arc::new(Mutex::new(snapshot));
     let handle = OwnerHandle {
         vm: record.vm,
+        index: record.index,
         receiving: Arc::default(),
         mail: mail.clone(),
         snapshot: snapshot.clone(),
     };
-    let job = host.document(record.vm, document::JOB).ok().flatten();
+    let job: Option<JobLink> = host.document(record.vm, job_key(&record)).ok().flatten();
+    if let Some(link) = &job
+        && let Some(cancel) = host.jobs.canceller(link.job)
+    {
+        handle.follow_cancel(&host, link.job, cancel);
+    }
     let owner = Owner {
         host: host.clone(),
         record,
@@ -195,19 +249,31 @@ pub fn start(host: Arc<Host>, record: Relationship) -> OwnerHandle {
         job,
         progress,
         step: None,
+        turn: Arc::default(),
         last_failure: None,
-        greeted_ms: 0,
-        measured_ms: 0,
+        jumps: Jumps::default(),
+        greets: Pace::default(),
         greeting: false,
-        autostart_ms: None,
+        measures: Pace::default(),
+        thaws: Pace::default(),
+        thawing: false,
+        addressing: false,
+        may_be_addressed: true,
+        autostart_at: None,
+        autostart_again_at: None,
+        releases: vec![],
     };
     host.tasks.spawn(owner.run(inbox));
     handle
 }
 
+fn job_key(record: &Relationship) -> &'static str {
+    document::JOB[usize::from(record.is_extended())]
+}
+
 /// The jobs that the relationships of an earlier run were busy with.
 pub fn live_job(host: &Host, record: &Relationship) -> Option<JobId> {
-    let link: JobLink = host.document(record.vm, document::JOB).ok().flatten()?;
+    let link: JobLink = host.document(record.vm, job_key(record)).ok().flatten()?;
     stands_for(&link.operation, record).then_some(link.job)
 }
 
@@ -215,13 +281,29 @@ pub fn live_job(host: &Host, record: &Relationship) -> Option<JobId> {
 fn stands_for(operation: &Operation, record: &Relationship) -> bool {
     let waits = record.waiting.as_ref() == Some(operation);
     let works = record.work.as_ref().is_some_and(|work| {
-        work_kind(operation) == Some(work.kind) || work.kind == engine::WorkKind::Abandon
+        operation.work_kind() == Some(work.kind) || work.kind == engine::WorkKind::Abandon
     });
-    waits || works
+    // Between two tries nothing is under way.
+    let goes_on = matches!(
+        (operation, record.state),
+        (Operation::Resynchronize, ReplicationState::Resynchronizing)
+            | (Operation::UpdateDisks, ReplicationState::DiskUpdateInProgress)
+    );
+    waits || works || goes_on
+}
+
+/// What an event ended.
+#[derive(Default)]
+struct End {
+    /// Why the work that ended did not go well.
+    failure: Option<String>,
+    /// Why the operation that waited will not begin.
+    not_begun: Option<String>,
 }
 
 impl Owner {
     async fn run(mut self, mut inbox: mpsc::Receiver<Mail>) {
+        self.thaw_left_frozen();
         if let Err(failure) = self.reconcile().await {
             tracing::error!(vm = %self.record.name, %failure, "cannot reconcile after the start");
         }
@@ -230,6 +312,7 @@ impl Owner {
             tracing::info!(vm = %self.record.name, work = work.kind.name(), step, "resuming");
         }
         self.apply(Event::Started).await;
+        self.follow_upstream().await;
         loop {
             let wait = self.until_next();
             let mail = tokio::select! {
@@ -270,6 +353,9 @@ impl Owner {
         if let Some(until) = r.retry.until_ms {
             next = next.min(until);
         }
+        if let Some(scheduled) = r.scheduled.as_ref().filter(|_| r.work.is_none()) {
+            next = next.min(scheduled.at_ms);
+        }
         if r.mode == Mode::Primary && r.work.is_none() && r.state == ReplicationState::Replicating {
             next = next.min(r.next_cycle_ms.max(r.retry.until_ms.unwrap_or(0)));
         }
@@ -277,21 +363,37 @@ impl Owner {
     }
 
     async fn on_time(&mut self) {
-        let now = now_ms();
-        let r = &self.record;
-        let due = r.retry.until_ms.is_some_and(|until| now >= until)
-            || (r.work.is_none() && r.mode == Mode::Primary && now >= r.next_cycle_ms);
+        self.release_when_idle().await;
+        let context = self.context();
+        let (now, r) = (context.now_ms, &self.record);
+        let due = r.waits_too_long(now)
+            || r.retry.until_ms.is_some_and(|until| now >= until)
+            || (r.work.is_none() && r.mode == Mode::Primary && now >= r.next_cycle_ms)
+            || r.scheduled.as_ref().is_some_and(|scheduled| now >= scheduled.at_ms)
+            || r.scrub_is_due(context);
         if due {
             self.apply(Event::Tick).await;
         }
-        if self.autostart_ms.is_some_and(|at| now >= at) {
+        if self.autostart_at.is_some_and(|at| Instant::now() >= at)
+            || self.autostart_again_at.take_if(|at| Instant::now() >= *at).is_some()
+        {
             self.autostart().await;
         }
-        if self.record.mode == Mode::Primary && now - self.measured_ms >= self.measure_every_ms() {
-            self.measured_ms = now;
+        let captures = self.record.mode == Mode::Primary && !self.record.is_extended();
+        if captures && self.measures.is_due(self.measure_every()) {
             self.relieve().await;
         }
-        if self.should_greet() && now - self.greeted_ms >= GREET_EVERY_MS {
+        if !(self.host.monitoring().boundary_ms(now)..=now)
+            .contains(&self.record.statistics.interval.began_ms)
+        {
+            self.close_interval(now);
+        }
+        if self.thaws.is_due(THAW_EVERY) {
+            self.thaw_left_frozen();
+            self.give_addresses();
+            self.drill(now);
+        }
+        if self.should_greet() && self.greets.is_due(GREET_EVERY) {
             self.greet();
         }
     }
@@ -300,15 +402,18 @@ impl Owner {
     fn should_greet(&self) -> bool {
         use engine::Token;
         let r = &self.record;
-        self.autostart_ms.is_some()
+        self.autostart_at.is_some()
             || r.superseded.is_some()
-            || matches!(r.token, Token::Held { acknowledged: false, .. } | Token::Released { .. })
+            || r.exported.is_some()
+            || (!r.is_extended()
+                && matches!(r.token, Token::Held { acknowledged: false, .. } | Token::Released { .. }))
+            // A third host took the VM over, which the peer can only learn from us.
+            || (r.mode == Mode::Replica && ![&r.host, &r.peer].contains(&&r.token.generation().owner))
             || (r.retry.until_ms.is_some() && r.retry.attempts > 0)
             || matches!(r.state, ReplicationState::Recovered | ReplicationState::SyncedReplicationComplete)
     }
 
     fn greet(&mut self) {
-        self.greeted_ms = now_ms();
         if std::mem::replace(&mut self.greeting, true) {
             return;
         }
@@ -335,18 +440,17 @@ impl Owner {
                 let _ = reply.send(answer);
             }
             Mail::CancelJob(job) => {
-                if self.job.as_ref().is_some_and(|link| link.job == job)
-                    && let Some(step) = &self.step
-                {
-                    step.cancel();
+                if let Some(link) = self.job.clone().filter(|link| link.job == job) {
+                    self.apply(Event::Cancel(link.operation)).await;
                 }
             }
             Mail::StepEnded(result) => {
                 self.step = None;
+                self.may_be_addressed |= self.step_name() == Step::DefineOverlay.name();
                 let event = match result {
                     Ok(result) => Event::Done(result),
                     Err(failure) => {
-                        tracing::warn!(vm = %self.record.name, step = self.step_name(), reason = failure.reason(), "step failed");
+                        tracing::warn!(event = events::NOT_REPLICATED, vm = %self.record.name, step = self.step_name(), reason = failure.reason(), "step failed");
                         self.last_failure = Some(failure.reason().to_owned());
                         Event::Failed(failure)
                     }
@@ -356,22 +460,31 @@ impl Owner {
             Mail::Greeted(heard) => {
                 self.greeting = false;
                 if let Ok(standing) = heard {
-                    self.apply(Event::Heard(standing)).await;
-                    if self.autostart_ms.is_some() {
+                    self.hear(standing).await;
+                    if self.autostart_at.is_some() {
                         self.autostart().await;
                     }
                 }
             }
+            Mail::Thawed => self.thawing = false,
+            Mail::Addressed => {
+                self.addressing = false;
+                self.host.changes.publish(Change::Vm(self.record.vm));
+            }
             Mail::Power { running } => self.power(running).await,
+            Mail::Upstream => self.follow_upstream().await,
+            Mail::HeardBeyond { standing, reply } => {
+                self.apply(Event::HeardBeyond(standing)).await;
+                let _ = reply.send(());
+            }
             Mail::Commit { delta, sealed, generation, base, reply } => {
                 let result = self.commit(delta, *sealed, &generation, base).await;
                 let _ = reply.send(result);
             }
-            Mail::Release { reply } => {
-                let _ = reply.send(self.release("the checkpoints were released".to_owned()).await);
-            }
+            Mail::Release { reply } => self.releases.push(reply),
             Mail::Amend { amend, reply } => {
                 amend(&mut self.record);
+                self.may_be_addressed = true;
                 self.persist();
                 let _ = reply.send(());
             }
@@ -384,42 +497,109 @@ impl Owner {
     }
 
     async fn operate(&mut self, operation: Operation, job: Option<JobId>) -> Result<(), Failure> {
+        let context = self.context();
         let (before, operation_copy) = (self.record.clone(), operation.clone());
-        let effects = self.record.apply(context(), Event::Operation(operation)).map_err(|refusal| {
+        let effects = self.record.apply(context, Event::Operation(operation)).map_err(|refusal| {
             self.record = before;
             refused(&self.record, &operation_copy, &refusal)
         })?;
         if let Some(job) = job {
-            let link = JobLink { job, operation: operation_copy };
-            if let Err(failure) = self.host.put_document(self.record.vm, document::JOB, &link) {
-                tracing::error!(vm = %self.record.name, %failure, "cannot link the job");
-            }
-            if let Some(progress) = self.host.jobs.progress(job) {
-                self.progress = progress;
-            }
-            self.job = Some(link);
+            self.link_job(job, operation_copy);
         }
         self.persist();
         self.carry_out(effects).await;
         Ok(())
     }
 
+    /// The peer said how it stands. What the host that we forward to says of the right to run the VM goes to
+    /// relationship 0 first.
+    async fn hear(&mut self, standing: Standing) {
+        if self.record.is_extended()
+            && let Some(owner) = self.host.owner(self.record.vm)
+        {
+            owner.hear_beyond(standing.clone()).await;
+            self.follow_upstream().await;
+        }
+        self.apply(Event::Heard(standing)).await;
+    }
+
+    /// Looks at how relationship 0 stands; for relationship 1.
+    async fn follow_upstream(&mut self) {
+        if let Some(owner) = self.host.owner(self.record.vm).filter(|_| self.record.is_extended()) {
+            self.apply(Event::Upstream(owner.record().upstream())).await;
+        }
+    }
+
+    /// Has relationship 1 follow a change of this one, which is relationship 0. Not waited for: it may be
+    /// waiting for us.
+    fn tell_extended(&self) {
+        let Some(extended) = self.host.extended(self.record.vm).filter(|_| !self.record.is_extended()) else {
+            return;
+        };
+        let upstream = self.record.upstream();
+        let known = extended.record();
+        if (&known.token, known.source) != (&upstream.token, upstream.source) {
+            self.host.tasks.spawn(async move { extended.send(Mail::Upstream).await });
+        }
+    }
+
     async fn apply(&mut self, event: Event) {
+        let context = self.context();
         let before = self.record.clone();
-        let heard = matches!(event, Event::Heard(_));
-        match self.record.apply(context(), event) {
+        let heard = matches!(event, Event::Heard(_) | Event::HeardBeyond(_));
+        match self.record.apply(context, event) {
             Ok(effects) => {
                 if heard && before.superseded.is_none() && self.record.superseded.is_some() {
                     let running = self.is_running().await;
                     self.record.superseded.iter_mut().for_each(|s| s.was_running = running);
                 }
+                self.begin_job_of_itself(&before);
                 if self.record != before {
                     self.persist();
+                    events::tell(&before, &self.record);
                 }
                 self.carry_out(effects).await;
             }
             Err(refusal) => tracing::debug!(vm = %self.record.name, %refusal, "event refused"),
         }
+    }
+
+    /// A job for what has begun by itself.
+    fn begin_job(&mut self, operation: Operation) {
+        let r = &self.record;
+        if !stands_for(&operation, r) {
+            tracing::warn!(vm = %r.name, operation = operation.name(), state = %r.state, "put off, and not possible now");
+            return;
+        }
+        let kind = crate::jobs::job_type(r, &operation);
+        let (job, cancel) = self.host.jobs.begin(Some((r.vm, &r.name)), operation.name(), kind);
+        if let Some(owner) = self.host.relationship(r.vm, r.index) {
+            owner.follow_cancel(&self.host, job, cancel);
+        }
+        self.link_job(job, operation);
+    }
+
+    /// The job ends with the operation, which may have been done at once. A job that was followed before is given up
+    /// for it: the record is busy with one operation.
+    fn link_job(&mut self, job: JobId, operation: Operation) {
+        if !stands_for(&operation, &self.record) {
+            // Whoever hears that it is done finds it so.
+            self.persist();
+            let done = format!("{}: {} done", self.record.name, operation.name());
+            return self.host.jobs.end(job, Ok(done));
+        }
+        if let Some(other) = self.job.take() {
+            let why = format!("made way for: {}", operation.name());
+            self.host.jobs.end(other.job, Err(self.cancelled(&other.operation, &why)));
+        }
+        let link = JobLink { job, operation };
+        if let Err(failure) = self.host.put_document(self.record.vm, job_key(&self.record), &link) {
+            tracing::error!(vm = %self.record.name, %failure, "cannot link the job");
+        }
+        if let Some(progress) = self.host.jobs.progress(job) {
+            self.progress = progress;
+        }
+        self.job = Some(link);
     }
 
     /// The record is durable before anything that follows from it happens. A host that cannot write its
@@ -430,6 +610,7 @@ impl Owner {
             std::process::abort();
         }
         self.publish();
+        self.tell_extended();
     }
 
     fn publish(&self) {
@@ -450,7 +631,7 @@ impl Owner {
     }
 
     async fn carry_out(&mut self, effects: Vec<Effect>) {
-        let mut failure = None;
+        let mut end = End::default();
         for effect in effects {
             match effect {
                 Effect::Run(step) => self.run_step(step),
@@ -460,12 +641,15 @@ impl Owner {
                     }
                 }
                 Effect::PauseVm => self.pause().await,
-                Effect::ResumeVm => {}
                 Effect::Greet => self.greet(),
-                Effect::Finished { failure: reason } => failure = Some(reason),
+                Effect::Finished { failure } => end.failure = failure,
+                Effect::NotBegun { reason } => end.not_begun = Some(reason),
             }
         }
-        self.follow_job(failure);
+        if !self.record.work.as_ref().is_some_and(turns::is_sent) {
+            *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        self.follow_job(end);
         self.publish();
     }
 
@@ -484,9 +668,13 @@ impl Owner {
             progress: self.progress.clone(),
             cancel,
         };
-        let mail = self.mail.clone();
+        let (mail, turn) = (self.mail.clone(), self.turn.clone());
         self.host.tasks.spawn(async move {
             let name = step.name();
+            if !wait_for_turn(&context, &step, &turn, &mail).await {
+                let _ = mail.send(Mail::StepEnded(Err(StepFailure::Cancelled))).await;
+                return;
+            }
             tracing::debug!(vm = %context.record.name, step = name, "step");
             let (vm, begun) = (context.record.name.clone(), Instant::now());
             let result = steps::run(context, step).await;
@@ -495,37 +683,70 @@ impl Owner {
         });
     }
 
+    fn cancelled(&self, operation: &Operation, why: &str) -> Failure {
+        let message = format!("{}: {} {why}", self.record.name, operation.name());
+        Failure::new(ErrorKind::Cancelled, "cancelled", message)
+    }
+
     /// Ends the job when the record is no longer busy with what it stands for.
-    fn follow_job(&mut self, finished: Option<Option<String>>) {
-        let Some(link) = &self.job else { return };
-        if stands_for(&link.operation, &self.record) {
-            return;
-        }
+    fn follow_job(&mut self, end: End) {
+        let Some(link) = self.job.take_if(|link| !stands_for(&link.operation, &self.record)) else { return };
+        self.progress = Arc::default();
+        // Whoever hears that the job has ended finds nothing under way.
+        self.publish();
         let name = &self.record.name;
-        let result = match finished.flatten() {
+        // What only changes the state is done once it has begun, however the work ended that it had given up.
+        let failure = end.failure.filter(|_| link.operation.work_kind().is_some());
+        let result = match end.not_begun.or(failure) {
             None => Ok(format!("{name}: {} done", link.operation.name())),
-            Some(reason) if reason == "given up" => Err(Failure::new(
-                ErrorKind::Cancelled,
-                "cancelled",
-                format!("{name}: {} was given up", link.operation.name()),
-            )),
-            Some(reason) => Err(Failure::new(
-                ErrorKind::Failed,
-                "operation-failed",
-                format!("{name}: {} failed: {reason}", link.operation.name()),
-            )),
+            Some(reason) if reason == GIVEN_UP => Err(self.cancelled(&link.operation, "was given up")),
+            Some(reason) => {
+                tracing::error!(event = events::OPERATION_FAILED, vm = %name, operation = link.operation.name(), reason, "the operation failed");
+                Err(Failure::new(
+                    ErrorKind::Failed,
+                    "operation-failed",
+                    format!("{name}: {} failed: {reason}", link.operation.name()),
+                ))
+            }
         };
         self.host.jobs.end(link.job, result);
-        self.job = None;
-        self.progress = Arc::default();
-        if let Err(failure) = self.host.drop_document(self.record.vm, document::JOB) {
+        if let Err(failure) = self.host.drop_document(self.record.vm, job_key(&self.record)) {
             tracing::error!(vm = %name, %failure, "cannot unlink the job");
         }
     }
 }
 
-fn context() -> Context {
-    Context { now_ms: now_ms(), fresh: uuid::Uuid::new_v4() }
+/// Waits until the delta may be sent, where the step is one for which that is asked; `false`: cancelled meanwhile.
+async fn wait_for_turn(
+    c: &steps::StepContext,
+    step: &Step,
+    turn: &Mutex<Option<Turn>>,
+    mail: &mpsc::Sender<Mail>,
+) -> bool {
+    let held = || turn.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(work) = c.record.work.as_ref().filter(|work| turns::is_sent(work)) else { return true };
+    if held().is_some() {
+        return true;
+    }
+    let long = work.kind != engine::WorkKind::Cycle;
+    let taken = match c.host.turns.try_take(long) {
+        Some(taken) => taken,
+        None => {
+            c.progress.set_stage(turns::WAITS);
+            tracing::debug!(vm = %c.record.name, "waits until fewer transfers are under way");
+            let (reply, _) = oneshot::channel();
+            let amend: Amend = Box::new(Relationship::note_wait);
+            let _ = mail.send(Mail::Amend { amend, reply }).await;
+            let taken = tokio::select! {
+                () = c.cancel.cancelled() => return false,
+                taken = c.host.turns.take(long) => taken,
+            };
+            c.progress.set_stage(step.name());
+            taken
+        }
+    };
+    *held() = Some(taken);
+    true
 }
 
 /// A refusal of the engine, for the operator.
@@ -555,6 +776,18 @@ pub fn refused(record: &Relationship, operation: &Operation, refusal: &Refusal) 
             format!("{what} of {name} is not possible: {why}"),
         ),
     }
+}
+
+/// How long libvirt may take for an answer that somebody waits for.
+const LIBVIRT_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Runs what asks libvirt, which may hang, on a thread where that is allowed. That goes on where the answer came too late.
+pub async fn libvirt<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    tokio::time::timeout(LIBVIRT_TIME_MAX, blocking(work)).await.map_err(|_| {
+        let message = format!("libvirt does not answer within {} s", LIBVIRT_TIME_MAX.as_secs());
+        Failure::new(ErrorKind::Timeout, "libvirt-silent", message)
+            .hint("see to libvirt on this host, and try again")
+    })
 }
 
 /// Runs what blocks on a thread where that is allowed.

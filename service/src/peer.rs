@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use text::SetText;
 use transport::Mark;
 
+/// The id of the failure that the answering host has no relationship for the VM.
+pub const UNKNOWN_HERE: &str = "unknown-here";
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Message {
     pub from: HostName,
@@ -23,17 +26,47 @@ pub enum PeerRequest {
     /// May we replicate to you, and you to us.
     Probe,
     /// Make the replica's record for a VM that is about to be protected.
-    Create { name: String, settings: Settings, disks: Vec<PeerDisk> },
+    Create {
+        name: String,
+        settings: Settings,
+        disks: Vec<PeerDisk>,
+        /// By a host that is a replica itself, and forwards what it receives.
+        #[serde(default)]
+        extended: bool,
+        /// Take the seed that stands there, and call it this.
+        #[serde(default)]
+        seed: Option<DeltaId>,
+    },
+    /// Does a seed for a VM with these disks stand there.
+    FindSeed { disks: Vec<PeerDisk> },
     /// A delta is ready.
-    Offer { delta: DeltaId, base: Option<DeltaId> },
+    Offer {
+        delta: DeltaId,
+        base: Option<DeltaId>,
+        /// The last one before a hand-over: the VM is off, and waits for nobody.
+        #[serde(default)]
+        last: bool,
+    },
     /// We want back what we released to you.
     Withdraw { instead: Generation },
-    /// Begin this, on an operator's behalf. `changes`: what the asking host wrote since the base, per disk.
-    Operate { operation: Operation, changes: Vec<(DiskId, SetText)> },
+    /// Begin this, on an operator's behalf. `changes`: what the asking host wrote, whose disks stand at the base.
+    Operate { operation: Operation, changes: Option<OwnChanges> },
+    /// Which of the points that you keep since you took the VM over begins with these digits.
+    FindPoint { text: String },
     /// The relationship's settings are these from now on.
     Configure { settings: Settings },
     /// Hashes of your latest state.
     Hashes { disk: DiskId, first: u32, count: u32 },
+    /// The same, read from the disks: what is not as recorded gets a hash that nothing has.
+    ReadHashes { disk: DiskId, first: u32, count: u32 },
+}
+
+/// What a host wrote to its disks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnChanges {
+    /// The state from which on, which the other host may know; `None`: there is none.
+    pub since: Option<DeltaId>,
+    pub disks: Vec<(DiskId, SetText)>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,15 +96,21 @@ pub enum PeerResult {
     Probe {
         authorized_for: Option<String>,
         version: String,
+        /// The answering host's clock; hosts before 0.1 do not tell it.
+        #[serde(default)]
+        now_ms: Option<i64>,
     },
     Hashes {
         hashes: Vec<String>,
+    },
+    Point {
+        point: DeltaId,
     },
     /// We are your replica now; `base` is the state of our disks, `changes` what we wrote beyond what was
     /// acknowledged.
     Yielded {
         base: DeltaId,
-        changes: Vec<(DiskId, SetText)>,
+        changes: OwnChanges,
     },
     Refused {
         failure: crate::api::Failure,
@@ -87,6 +126,9 @@ pub struct DeltaExtra {
     pub kind: PointKind,
     pub domain_xml: String,
     pub small_files: Vec<(String, SetText)>,
+    /// Where the delta's disks are in the machine: how the receiver learns of one that was added.
+    #[serde(default)]
+    pub targets: Vec<(DiskId, String)>,
 }
 
 pub mod text {

@@ -2,7 +2,9 @@
 //! record as it was persisted, and answers with a result or a classified failure.
 
 mod ask;
+mod disks;
 mod domain;
+mod forward;
 mod inplace;
 mod recover;
 mod store;
@@ -11,9 +13,9 @@ mod turn;
 
 pub use ask::{ask, ask_host, operate};
 pub use inplace::{own_changes, record_peer_changes};
-pub use recover::recover;
-pub use store::{domain_xml, small_files, transfer_mark};
-pub use turn::{hashes, receiving_mark};
+pub use recover::{recover, recover_tracking};
+pub use store::{domain_xml, domain_xml_path, small_files, transfer_mark};
+pub use turn::{Trust, hashes, receiving_mark};
 
 use crate::{
     api::{ErrorKind, Failure, error::chain},
@@ -39,10 +41,13 @@ pub type StepOutcome = Result<StepResult, StepFailure>;
 /// Carries one step out.
 pub async fn run(context: StepContext, step: Step) -> StepOutcome {
     match step {
+        Step::TakeDisks => local(context, disks::take).await,
         Step::Cut { delta, base, how } => turn::cut(context, delta, base, how).await,
         Step::Ship { delta } => turn::ship(context, delta).await,
+        Step::Export { delta } => turn::export(context, delta).await,
         Step::Settle { delta } => turn::settle(context, delta).await,
         Step::Abandon { delta } => turn::abandon(context, delta).await,
+        Step::SendPoint { point, base } => turn::send_point(context, point, base).await,
         Step::StopGuest { force } => local(context, move |c| domain::stop_guest(c, force)).await,
         Step::DestroyVm => local(context, domain::destroy).await,
         Step::Undefine => local(context, domain::undefine).await,
@@ -50,7 +55,7 @@ pub async fn run(context: StepContext, step: Step) -> StepOutcome {
         Step::StartVm => local(context, domain::start).await,
         Step::ResumeVm => local(context, domain::resume).await,
         Step::MakeOverlay { point, overlay } => {
-            local(context, move |c| takeover::make_overlay(c, point, overlay)).await
+            blocking(move || takeover::make_overlay(&context, point, overlay)).await
         }
         Step::DefineOverlay => local(context, takeover::define_overlay).await,
         Step::Track => local(context, takeover::track).await,
@@ -58,21 +63,23 @@ pub async fn run(context: StepContext, step: Step) -> StepOutcome {
         Step::RecordLists => local(context, takeover::record_lists).await,
         Step::HidePoints => local(context, takeover::hide_points).await,
         Step::Promote => local(context, takeover::promote).await,
-        Step::Flatten { .. } => local(context, takeover::flatten).await,
+        Step::Flatten { .. } => blocking(move || takeover::flatten(&context)).await,
         Step::Rehash { id } => local(context, move |c| inplace::rehash(c, id)).await,
         Step::Adopt { id } => local(context, move |c| inplace::adopt(c, id)).await,
         Step::TellRelease => ask::tell_release(context).await,
         Step::TellWithdraw { instead } => ask::tell_withdraw(context, instead).await,
-        Step::AskPrepare { force } => ask::prepare(context, force).await,
+        Step::AskPrepare { force, keep } => ask::prepare(context, force, keep).await,
         Step::AskFailover { start } => ask::fail_over(context, start).await,
+        Step::AskSeed { id } => ask::seed(context, id).await,
         Step::AskYield => ask::yield_to_us(context).await,
-        Step::AskFeed { base } => ask::feed(context, base).await,
+        Step::AskFeed { base, point } => ask::feed(context, base, point).await,
         Step::Set(_)
         | Step::Become(_)
         | Step::Claim(_)
         | Step::Take
         | Step::Release(_)
-        | Step::Reclaim(_) => {
+        | Step::Reclaim(_)
+        | Step::Repeer { .. } => {
             Err(StepFailure::Fatal(format!("{} is not carried out by the host", step.name())))
         }
     }
@@ -87,7 +94,10 @@ async fn local(
 
 /// What an operator has to mend, or what mends itself: worth another try.
 fn recoverable(failure: &Failure) -> StepFailure {
-    StepFailure::Recoverable(failure.message.clone())
+    match failure.kind {
+        ErrorKind::PeerUnreachable => StepFailure::Unreachable(failure.message.clone()),
+        _ => StepFailure::Recoverable(failure.message.clone()),
+    }
 }
 
 fn hypervisor_failure(doing: &str, error: &hypervisor::Error) -> StepFailure {

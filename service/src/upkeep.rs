@@ -1,9 +1,10 @@
 //! Keeping a replica in shape: retention hides points, coalescing merges what was hidden, in the background
 //! and out of the way of anything that needs the files.
 
-use crate::{api::error::chain, changes::Change, host::Host, owner::blocking};
+use crate::{api::error::chain, changes::Change, events, host::Host, owner::blocking};
+use engine::{Relationship, Settings};
 use layers::{Policy, Step};
-use model::{Mode, ReplicationState, VmId};
+use model::{ReplicationState, VmId};
 use std::{
     collections::HashSet,
     sync::{
@@ -35,11 +36,25 @@ pub fn after_point(host: &Arc<Host>, vm: VmId) {
     });
 }
 
+/// Are layers of this VM being merged, or looked through for it.
+pub fn is_running(vm: VmId) -> bool {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner).contains(&vm)
+}
+
+/// What these settings keep.
+pub fn policy(settings: &Settings) -> Policy {
+    Policy {
+        history: settings.history,
+        spacing_s: u64::from(settings.history_every_s),
+        tiers: settings.tiers.clone(),
+    }
+}
+
 fn keep(host: &Host, vm: VmId, cancel: &AtomicBool) {
     loop {
         let Some(owner) = host.owner(vm) else { return };
         let record = owner.record();
-        let busy = record.work.is_some() || record.failed_over.is_some() || record.mode != Mode::Replica;
+        let busy = record.work.is_some() || record.failed_over.is_some() || !record.mode.is_replica();
         let steady = matches!(
             record.state,
             ReplicationState::Replicating
@@ -50,25 +65,25 @@ fn keep(host: &Host, vm: VmId, cancel: &AtomicBool) {
         if busy || !steady {
             return;
         }
-        let policy = Policy {
-            history: record.settings.history,
-            spacing_s: u64::from(record.settings.history_every_s),
-        };
-        match keep_once(host, vm, policy, cancel) {
+        match keep_once(host, &record, cancel) {
             Ok(Step::Merged { .. }) => {}
             Ok(Step::Nothing | Step::Cancelled | Step::Blocked { .. }) => return,
             Err(message) => {
-                tracing::warn!(vm = %record.name, message, "upkeep of the replica failed");
+                tracing::warn!(event = events::APPLY_FAILED, vm = %record.name, message, "upkeep of the replica failed");
                 return;
             }
         }
     }
 }
 
-fn keep_once(host: &Host, vm: VmId, policy: Policy, cancel: &AtomicBool) -> Result<Step, String> {
+fn keep_once(host: &Host, record: &Relationship, cancel: &AtomicBool) -> Result<Step, String> {
+    let vm = record.vm;
     let store = host.store(vm).map_err(|failure| failure.message)?;
     let points = store.points().map_err(|error| chain(&error))?;
-    let mut hide = layers::retention(&points, policy);
+    let seed = record.seed.filter(|seed| points.iter().any(|point| point.delta == *seed));
+    let mut hide = layers::retention(&points, &policy(&record.settings));
+    hide.extend(seed.filter(|seed| !hide.contains(seed)));
+    hide.retain(|delta| Some(*delta) != record.comes_home_as_of);
     // What a former primary wrote and never shipped is an operator's to drop.
     hide.retain(|delta| points.iter().any(|point| point.delta == *delta && point.note.is_empty()));
     store.hide(&hide).map_err(|error| chain(&error))?;
@@ -76,5 +91,7 @@ fn keep_once(host: &Host, vm: VmId, policy: Policy, cancel: &AtomicBool) -> Resu
         host.changes.publish(Change::Vm(vm));
     }
     tracing::debug!(%vm, step = "merge layers", "upkeep");
-    store.coalesce_step(cancel).map_err(|error| chain(&error))
+    let merged = store.coalesce_step(cancel).map_err(|error| chain(&error));
+    tracing::debug!(%vm, ended = "merge layers", "upkeep");
+    merged
 }

@@ -59,6 +59,10 @@ kinds! {
     IncompatiblePeer, 16, 32770;
     /// A point's content differs from its hashes.
     Corrupt, 17, 32768;
+    /// How a VM stands cannot be told: libvirt, or the other host, does not say it.
+    StatusUnknown, 18, 32771;
+    /// This host has not the memory to run the VM.
+    NoMemory, 19, 32778;
 }
 
 /// A command that failed, for the operator: what happened, to which VM, and the way out.

@@ -3,19 +3,29 @@
 use super::{owner, point};
 use crate::{
     api::{Command, ErrorKind, FailoverKind, Failure, Reply},
+    clock::context,
     host::Host,
     jobs::job_type,
-    owner::{Mail, OwnerHandle, refused},
-    peer::Answer,
+    owner::{OwnerHandle, refused},
+    peer::{Answer, PeerRequest, PeerResult, UNKNOWN_HERE},
     steps::{self, StepContext},
 };
-use engine::{Operation, Relationship};
-use model::{JobId, Mode, ReplicationState};
+use engine::{Operation, Relationship, standing::TokenKind};
+use model::{Mode, ReplicationState};
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 pub async fn operate(host: &Arc<Host>, command: &Command) -> Result<Reply, Failure> {
-    let (owner, operation) = resolve(host, command)?;
+    let (owner, operation) = resolve(host, command).await?;
+    carry_out(host, command, owner, operation).await
+}
+
+/// Has an owner carry an operation out, which was made of `command`.
+pub async fn carry_out(
+    host: &Arc<Host>,
+    command: &Command,
+    owner: OwnerHandle,
+    operation: Operation,
+) -> Result<Reply, Failure> {
     let record = owner.record();
     if let Command::Suspend { release: true, .. } = command {
         owner.operate(Operation::Suspend, None).await?;
@@ -27,22 +37,29 @@ pub async fn operate(host: &Arc<Host>, command: &Command) -> Result<Reply, Failu
             ),
         });
     }
-    let at_once = matches!(
-        operation,
-        Operation::Suspend | Operation::Resume | Operation::CancelResynchronize | Operation::CancelFailback
-    );
-    if at_once {
-        let what = operation.name();
-        owner.operate(operation, None).await?;
-        return Ok(Reply::Done { message: format!("{}: {what} done", record.name) });
-    }
     if drives_from_peer(&record, &operation) {
         return forward(host, record, operation);
     }
-    record.permit(&operation).map_err(|refusal| refused(&record, &operation, &refusal))?;
+    if let Command::Resync { at_ms: Some(at_ms), .. } | Command::StartReplication { at_ms: Some(at_ms), .. } =
+        command
+    {
+        return super::start::begin(host, &owner, operation, Some(*at_ms)).await;
+    }
+    begin(host, &owner, operation).await
+}
+
+/// Begins an operation under a job, which may have ended with the answer.
+pub async fn begin(host: &Arc<Host>, owner: &OwnerHandle, operation: Operation) -> Result<Reply, Failure> {
+    let record = owner.record();
+    let admitted = record.admits(context(), &operation);
+    admitted.map_err(|refusal| refused(&record, &operation, &refusal))?;
+    super::ready::check(host, &record, &operation).await?;
+    if matches!(operation, Operation::Failback { .. }) {
+        runs_over_there(&record, steps::ask(host, &record, PeerRequest::Greet).await)?;
+    }
     let (job, cancel) =
-        host.jobs.begin(Some((record.vm, &record.name)), operation.name(), job_type(&operation));
-    follow_cancel(host, &owner, job, cancel);
+        host.jobs.begin(Some((record.vm, &record.name)), operation.name(), job_type(&record, &operation));
+    owner.follow_cancel(host, job, cancel);
     if let Err(failure) = owner.operate(operation, Some(job)).await {
         host.jobs.end(job, Err(failure.clone()));
         return Err(failure);
@@ -53,21 +70,33 @@ pub async fn operate(host: &Arc<Host>, command: &Command) -> Result<Reply, Failu
         .ok_or_else(|| Failure::new(ErrorKind::Failed, "failed", "the job has vanished"))
 }
 
-/// Passes an operator's wish to cancel a job on to the VM's owner.
-pub fn follow_cancel(host: &Host, owner: &OwnerHandle, job: JobId, cancel: CancellationToken) {
-    let (owner, ended, shutdown) = (owner.clone(), host.jobs.watch(job), host.shutdown.clone());
-    host.tasks.spawn(async move {
-        let ended = async {
-            if let Some(mut ended) = ended {
-                let _ = ended.wait_for(|ended| *ended).await;
-            }
-        };
-        tokio::select! {
-            () = cancel.cancelled() => owner.send(Mail::CancelJob(job)).await,
-            () = ended => {}
-            () = shutdown.cancelled() => {}
+/// A VM comes home from where it runs: from a peer that failed it over, or has become its primary.
+pub fn runs_over_there(record: &Relationship, answer: Result<Answer, Failure>) -> Result<(), Failure> {
+    let (name, peer) = (&record.name, &record.peer);
+    let not_there = |why: String| Failure::new(ErrorKind::InvalidState, "not-failed-over", why);
+    let answer = answer.map_err(|failure| match failure.id.as_str() {
+        UNKNOWN_HERE => not_there(failure.message),
+        _ => failure,
+    })?;
+    if let PeerResult::Refused { failure } = answer.result {
+        return Err(failure);
+    }
+    let Some(standing) = answer.standing else {
+        let message = format!("{peer} does not say how it stands to {name}");
+        return Err(Failure::new(ErrorKind::StatusUnknown, "peer-status", message));
+    };
+    let failed_over = matches!(standing.state, ReplicationState::Recovered | ReplicationState::Committed);
+    let (mode, state) = (standing.mode, standing.state);
+    match answer.work {
+        _ if standing.token == TokenKind::Held && (failed_over || mode == Mode::Primary) => Ok(()),
+        Some(work) => {
+            Err(Failure::new(ErrorKind::InUse, "peer-busy", format!("{name}: {peer} is busy with: {work}"))
+                .hint("try again when that has ended"))
         }
-    });
+        None => {
+            Err(not_there(format!("{name} was not failed over to {peer}: it is its {mode}, state `{state}`")))
+        }
+    }
 }
 
 /// Operations that either host may be asked for, and whose steps are driven by the other one.
@@ -82,7 +111,7 @@ pub fn drives_from_peer(record: &Relationship, operation: &Operation) -> bool {
 /// Has the peer carry the operation out, under a job of this host that follows it.
 fn forward(host: &Arc<Host>, record: Relationship, operation: Operation) -> Result<Reply, Failure> {
     let (job, cancel) =
-        host.jobs.begin(Some((record.vm, &record.name)), operation.name(), job_type(&operation));
+        host.jobs.begin(Some((record.vm, &record.name)), operation.name(), job_type(&record, &operation));
     let view = host.jobs.view(job).map(|view| Reply::Job(Box::new(view)));
     let context = StepContext {
         host: host.clone(),
@@ -97,7 +126,7 @@ fn forward(host: &Arc<Host>, record: Relationship, operation: Operation) -> Resu
             let primary = answer.standing.as_ref().is_some_and(|standing| standing.mode == Mode::Primary);
             primary && answer.work.is_none()
         };
-        let result = match steps::operate(&context, operation, vec![], through).await {
+        let result = match steps::operate(&context, operation, None, through).await {
             Ok(_) => Ok(format!("{name}: {what} done, by {peer}")),
             Err(failure) => Err(Failure::new(
                 ErrorKind::Failed,
@@ -110,8 +139,19 @@ fn forward(host: &Arc<Host>, record: Relationship, operation: Operation) -> Resu
     view.ok_or_else(|| Failure::new(ErrorKind::Failed, "failed", "the job has vanished"))
 }
 
-/// Which operation on which VM a command is, on this host.
-pub fn resolve(host: &Host, command: &Command) -> Result<(OwnerHandle, Operation), Failure> {
+/// Which operation on which VM a command is, on this host. The peer is asked for a point that it keeps.
+pub async fn resolve(host: &Host, command: &Command) -> Result<(OwnerHandle, Operation), Failure> {
+    let (owner, operation) = resolve_here(host, command)?;
+    match command {
+        Command::Failback { point: Some(text), .. } => {
+            let point = super::home::ask_for(host, &owner.record(), text).await?;
+            Ok((owner, Operation::Failback { point: Some(point) }))
+        }
+        _ => Ok((owner, operation)),
+    }
+}
+
+fn resolve_here(host: &Host, command: &Command) -> Result<(OwnerHandle, Operation), Failure> {
     let no_operation = || Failure::new(ErrorKind::Failed, "failed", "not an operation on a relationship");
     let (owner, operation) = match command {
         Command::Failover { vm, kind, start } => {
@@ -119,34 +159,36 @@ pub fn resolve(host: &Host, command: &Command) -> Result<(OwnerHandle, Operation
             let record = owner.record();
             let operation = match kind {
                 FailoverKind::Planned if record.mode == Mode::Primary => {
-                    Operation::Prepare { force: false, then_fail_over: Some(*start) }
+                    Operation::Prepare { force: false, then_fail_over: Some(*start), keep: false }
                 }
                 FailoverKind::Planned => Operation::PlannedFailover { start: *start },
                 FailoverKind::Unplanned { point: chosen } => {
                     if record.mode == Mode::Primary {
                         return Err(elsewhere(&record, "failover"));
                     }
-                    let chosen = match chosen {
-                        Some(text) => point(host, record.vm, text)?,
-                        None => record.latest.ok_or_else(|| no_point(&record))?,
-                    };
+                    let chosen = chosen.as_deref().map(|text| point(host, record.vm, text)).transpose()?;
+                    if chosen.is_none() && record.latest.is_none() {
+                        return Err(no_point(&record));
+                    }
                     Operation::Failover { point: chosen, start: *start }
                 }
                 FailoverKind::Test { .. } => return Err(no_operation()),
             };
             (owner, operation)
         }
-        Command::StartReplication { vm } => (owner(host, vm)?, Operation::StartReplication),
+        Command::CancelStart { vm } => (owner(host, vm)?, Operation::CancelStart),
         Command::PrepareFailover { vm } => {
-            (owner(host, vm)?, Operation::Prepare { force: false, then_fail_over: None })
+            (owner(host, vm)?, Operation::Prepare { force: false, then_fail_over: None, keep: false })
         }
         Command::CancelFailover { vm } => (owner(host, vm)?, Operation::CancelPrepare),
         Command::BecomeReplica { vm } => (owner(host, vm)?, Operation::Yield),
+        Command::Scrub { vm } => (owner(host, vm)?, Operation::Scrub),
         Command::CancelResync { vm } => (owner(host, vm)?, Operation::CancelResynchronize),
         Command::Revert { vm } => (owner(host, vm)?, Operation::Revert),
         Command::Commit { vm } => (owner(host, vm)?, Operation::Commit),
         Command::Reverse { vm } => (owner(host, vm)?, Operation::Reverse),
-        Command::Failback { vm } => (owner(host, vm)?, Operation::Failback),
+        Command::ChangeToPrimary { vm } => (owner(host, vm)?, super::extended::change_to_primary(host, vm)?),
+        Command::Failback { vm, .. } => (owner(host, vm)?, Operation::Failback { point: None }),
         Command::FailbackComplete { vm, point: chosen, force } => {
             let owner = owner(host, vm)?;
             let chosen = chosen.as_deref().map(|text| point(host, owner.vm, text)).transpose()?;
@@ -155,7 +197,7 @@ pub fn resolve(host: &Host, command: &Command) -> Result<(OwnerHandle, Operation
         Command::FailbackCancel { vm } => (owner(host, vm)?, Operation::CancelFailback),
         Command::Suspend { vm, .. } => (owner(host, vm)?, Operation::Suspend),
         Command::Resume { vm } => (owner(host, vm)?, Operation::Resume),
-        Command::Resync { vm } => {
+        Command::Resync { vm, .. } => {
             let owner = owner(host, vm)?;
             // A first copy that was cancelled has nothing to compare with: it begins again.
             let ready = owner.record().state == ReplicationState::Ready;

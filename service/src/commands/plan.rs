@@ -32,6 +32,22 @@ pub async fn plan(host: &Arc<Host>, command: &Command) -> Result<PlanView, Failu
                 losses,
             ))
         }
+        Command::Retarget { vm, to, start, .. } => {
+            let old = owner(host, vm)?.record();
+            let (name, peer) = (&old.name, &old.peer);
+            super::retarget::permit(host, &old, to)?;
+            let copy = if *start { "begins now" } else { "waits for `relevo start`" };
+            let left = format!(
+                "{peer} keeps what it has, and can still be failed over to: `relevo unprotect {name}` there"
+            );
+            let steps = [
+                format!("this host forgets its relationship with {peer}"),
+                left,
+                format!("{name} is replicated to {to}: the first copy {copy}"),
+            ];
+            let loss = format!("until that copy is complete, {to} cannot take {name} over");
+            Ok(simple(&format!("move the replica of {name} to {to}"), &steps, &[loss.as_str()]))
+        }
         Command::DropPoint { vm, point } => {
             let record = owner(host, vm)?.record();
             Ok(simple(
@@ -40,6 +56,7 @@ pub async fn plan(host: &Arc<Host>, command: &Command) -> Result<PlanView, Failu
                 &["that point"],
             ))
         }
+        Command::Extended { command } => super::extended::plan(host, command),
         _ => operation_plan(host, command).await,
     }
 }
@@ -63,14 +80,18 @@ async fn operation_plan(host: &Arc<Host>, command: &Command) -> Result<PlanView,
             &[],
         ));
     }
-    let (owner, operation) = operate::resolve(host, command)?;
+    let (owner, operation) = operate::resolve(host, command).await?;
     let record = owner.record();
     if !operate::drives_from_peer(&record, &operation) {
         record.permit(&operation).map_err(|refusal| refused(&record, &operation, &refusal))?;
     }
+    super::ready::check(host, &record, &operation).await?;
     let answers = steps::ask(host, &record, PeerRequest::Greet).await;
     let peer_answers = Some(answers.is_ok());
     let peer_runs = answers.as_ref().ok().and_then(|a| a.standing.as_ref()).is_some_and(|s| s.running);
+    if matches!(operation, Operation::Failback { .. }) {
+        operate::runs_over_there(&record, answers)?;
+    }
     let (steps, losses) = describe(host, &record, &operation, peer_answers == Some(true), peer_runs)?;
     Ok(PlanView { title: format!("{} of {}", operation.name(), record.name), steps, losses, peer_answers })
 }
@@ -86,12 +107,16 @@ fn describe(
     let mut losses = vec![];
     let steps = match operation {
         Operation::Failover { point, start } => {
-            losses.push(lost_since(host, r, *point)?);
+            losses.extend(point.or(r.latest).map(|point| lost_since(host, r, point)).transpose()?);
             let mut steps = vec![];
             if peer_runs {
                 losses.push(format!("{name} still runs on {peer}: it is paused there as soon as {peer} hears of this; use --planned if {peer} is well"));
             } else if !peer_answers {
                 steps.push(format!("{peer} does not answer: if {name} still runs there, two of it run until the hosts meet again"));
+            }
+            let holder = &r.token.generation().owner;
+            if host.extended(r.vm).is_some_and(|extended| extended.record().peer == *holder) {
+                losses.push(format!("{holder} took {name} over: it is paused there as soon as {holder} hears of this; revert there first if {holder} answers"));
             }
             steps.push(format!("{here} takes the right to run {name}"));
             steps.push(if *start {
@@ -129,24 +154,51 @@ fn describe(
             if peer_runs {
                 losses.push(format!("{name} on {peer} is stopped for good"));
             }
+            if let Some(extended) = host.extended(r.vm) {
+                let third = extended.record().peer;
+                losses.push(format!("nothing is forwarded to {third} any more; it keeps its points, and `relevo reverse {name} --extended` would make it the replica instead"));
+            }
             vec![
                 format!("{peer} becomes the replica; its disks stay where they are, as the replica's bottom"),
                 "only the difference is sent".to_owned(),
                 format!("{here} is the primary"),
             ]
         }
-        Operation::Failback => {
-            need_peer(r, peer_answers)?;
+        Operation::ChangeToPrimary { peer: third, .. } => {
+            losses.push(format!(
+                "{peer} is left behind: it can become a replica again only by a new protection"
+            ));
             vec![
-                format!(
-                    "{name} is stopped on {here}, if it is there at all; what it wrote and never shipped is kept as a point"
-                ),
-                format!("the difference is pulled from {peer}, where {name} goes on running"),
-                format!("`relevo failback {name} --complete` then brings it home"),
+                format!("{third} becomes the replica; only what differs is sent"),
+                format!("{here} is the primary"),
             ]
         }
-        Operation::CompleteFailback { force, .. } => {
+        Operation::Failback { point } => {
+            let mut steps = vec![format!(
+                "{name} is stopped on {here}, if it is there at all; what it wrote and never shipped is kept as a point"
+            )];
+            if let Some(point) = point {
+                steps.push(format!(
+                    "what differs in point {point} is pulled from {peer}, where {name} goes on running"
+                ));
+                steps.push(format!(
+                    "{peer} then drops its points and sends what {name} writes there, to a point above"
+                ));
+                losses.push(format!("on {peer}: all recovery points but {point}, which comes here"));
+            } else {
+                steps.push(format!("the difference is pulled from {peer}, where {name} goes on running"));
+            }
+            let as_of = point.map_or(String::new(), |point| format!(" as it was at {point}"));
+            steps.push(format!("`relevo failback {name} --complete` then brings it home{as_of}"));
+            steps
+        }
+        Operation::CompleteFailback { point, force } => {
             need_peer(r, peer_answers)?;
+            if let Some(point) = point.or(r.comes_home_as_of) {
+                losses.push(format!(
+                    "{name} comes home as it was at {point}: what it wrote later stays on {peer}, as a point that is kept until you drop it"
+                ));
+            }
             if *force {
                 losses.push(format!("if the guest does not shut down on {peer}, its plug is pulled"));
             }

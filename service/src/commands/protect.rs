@@ -3,23 +3,33 @@
 use super::owner;
 use crate::{
     api::{Command, ErrorKind, Failure, Reply, error::chain},
+    clock::now_ms,
     host::{DiskRecord, Host, document},
-    owner::blocking,
+    owner::{OwnerHandle, blocking},
     peer::{PeerDisk, PeerRequest, PeerResult},
     steps,
+    views::duration,
 };
 use engine::{Operation, Relationship, Settings};
 use hypervisor::DomainInfo;
-use model::{DiskId, HostName, Mode, VmId};
+use model::{Authentication, DeltaId, DiskId, HostName, Mode, VmId};
 use std::sync::Arc;
+use transport::Target;
 
-fn settings(command: &Command) -> Result<Settings, Failure> {
+pub fn settings(command: &Command) -> Result<Settings, Failure> {
     let Command::Protect {
         interval_s,
         history,
         history_every_s,
+        tiers,
         bandwidth_bytes_per_s,
+        bandwidth_windows,
         auto_resynchronize,
+        app_consistent_every_s,
+        authentication,
+        resync_window,
+        scrub_every_s,
+        compress,
         ..
     } = command
     else {
@@ -29,21 +39,39 @@ fn settings(command: &Command) -> Result<Settings, Failure> {
         interval_s: *interval_s,
         history: *history,
         history_every_s: *history_every_s,
+        tiers: tiers.clone(),
         bandwidth_bytes_per_s: *bandwidth_bytes_per_s,
+        bandwidth_windows: bandwidth_windows.clone(),
         auto_resynchronize: *auto_resynchronize,
+        app_consistent_every_s: *app_consistent_every_s,
+        drill_every_s: 0,
+        scrub_every_s: *scrub_every_s,
+        authentication: *authentication,
+        resync_window: *resync_window,
+        compress: *compress,
     };
     super::settings::check(&settings)?;
     Ok(settings)
 }
 
 pub async fn protect(host: &Arc<Host>, command: &Command) -> Result<Reply, Failure> {
-    let Command::Protect { vm, to, disks, start, .. } = command else {
+    let Command::Protect { vm, to, disks, start, seed, export, at_ms, .. } = command else {
         unreachable!("dispatched by variant")
     };
     let settings = settings(command)?;
+    at_ms.map_or(Ok(()), super::start::in_range)?;
+    export.as_deref().map_or(Ok(()), crate::files::writable)?;
     if *to == host.name {
-        return Err(Failure::new(ErrorKind::InvalidParameter, "self", format!("{to} is this host"))
-            .hint("a replica stands on another host"));
+        return Err(is_this_host(to));
+    }
+    if let Ok(replica) = owner(host, vm)
+        && replica.mode().is_replica()
+    {
+        if export.is_some() {
+            return Err(super::extended::no_export(to));
+        }
+        let disks = disks.as_deref();
+        return super::extended::extend(host, &replica, to, settings, disks, *start, *at_ms).await;
     }
     let domain = find(host, vm).await?;
     if let Some(owner) = host.owner(domain.vm) {
@@ -53,65 +81,129 @@ pub async fn protect(host: &Arc<Host>, command: &Command) -> Result<Reply, Failu
             "already-protected",
             format!("{} is protected already, to {}", record.name, record.peer),
         )
-        .hint(format!("`relevo status {}`; `relevo unprotect {}` ends it", record.name, record.name)));
+        .hint(format!(
+            "`relevo status {0}`; `relevo retarget {0} --to HOST` changes the host, `relevo unprotect {0}` ends it",
+            record.name
+        )));
     }
     let records = chosen_disks(&domain, disks.as_deref())?;
     obstacles(&domain)?;
     trackable(host, &domain, &records).await?;
-    // The peer answers and lets us in, before anything is made.
-    steps::ask_host(host, to, None, PeerRequest::Probe).await?;
-    let way_back = host.authorization(std::slice::from_ref(to))?.is_some();
-    let mut record = Relationship::primary(
-        domain.vm,
-        domain.name.clone(),
-        host.name.clone(),
-        to.clone(),
-        settings.clone(),
-    );
+    let record =
+        Relationship::primary(domain.vm, domain.name.clone(), host.name.clone(), to.clone(), settings);
+    let record = agree(host, record, &domain, &records, *seed).await?;
+    take_in(host, domain, &records).await?;
+    let owner = host.adopt(record.clone())?;
+    if let Some(folder) = export.as_deref().filter(|_| *start) {
+        super::start::ready_to_export(host, &record, folder)?;
+        return super::operate::begin(host, &owner, Operation::Export).await;
+    }
+    begin(host, &owner, *start, *at_ms).await
+}
+
+/// Has the other host make a place for a replica in this new relationship. Nothing changes on this one.
+pub async fn agree(
+    host: &Arc<Host>,
+    mut record: Relationship,
+    domain: &DomainInfo,
+    disks: &[DiskRecord],
+    seed: Option<bool>,
+) -> Result<Relationship, Failure> {
+    let (to, settings) = (&record.peer.clone(), record.settings.clone());
+    // It answers and lets us in, before anything is made.
+    let by = Target { host: to, by: settings.authentication };
+    steps::ask_host(host, by, None, PeerRequest::Probe).await?;
     record.wants_running = domain.state == hypervisor::DomainState::Running;
-    let create = PeerRequest::Create {
-        name: domain.name.clone(),
-        settings,
-        disks: records
-            .iter()
-            .map(|disk| PeerDisk {
-                disk: disk.disk,
-                target: disk.target.clone(),
-                size_bytes: disk.size_bytes,
-            })
-            .collect(),
+    let peer_disk = |disk: &DiskRecord| PeerDisk {
+        disk: disk.disk,
+        target: disk.target.clone(),
+        size_bytes: disk.size_bytes,
     };
-    let answer = steps::ask_host(host, to, Some(&record), create).await?;
+    let disks: Vec<_> = disks.iter().map(peer_disk).collect();
+    if seed != Some(false) {
+        record.seed = find_seed(host, by, &record, &disks, seed == Some(true)).await?;
+    }
+    let (name, seed) = (record.name.clone(), record.seed);
+    let create = PeerRequest::Create { name, settings, disks, extended: false, seed };
+    let answer = steps::ask_host(host, by, Some(&record), create).await?;
     if let PeerResult::Refused { failure } = answer.result {
         return Err(failure);
     }
-    let vm_id = domain.vm;
-    take_in(host, domain, &records).await?;
-    let owner = host.adopt(record.clone())?;
-    if !way_back {
+    if host.authorization(std::slice::from_ref(to))?.is_none() {
         tracing::warn!(vm = %record.name, peer = %to, "the way back is closed: {to} is not authorized on this host");
     }
+    Ok(record)
+}
+
+pub fn is_this_host(to: &HostName) -> Failure {
+    Failure::new(ErrorKind::InvalidParameter, "self", format!("{to} is this host"))
+        .hint("a replica stands on another host")
+}
+
+/// Begins the first copy of a relationship that was just made, if that is wanted now.
+pub async fn begin(
+    host: &Arc<Host>,
+    owner: &OwnerHandle,
+    start: bool,
+    at_ms: Option<i64>,
+) -> Result<Reply, Failure> {
+    let record = owner.record();
     if !start {
         return Ok(Reply::Done {
-            message: format!("{} is protected, to {to}; nothing is copied yet", record.name),
+            message: format!("{} is protected, to {}; nothing is copied yet", record.name, record.peer),
         });
     }
-    let (job, cancel) = host.jobs.begin(Some((vm_id, &record.name)), "first copy", 94);
-    super::operate::follow_cancel(host, &owner, job, cancel);
-    owner.operate(Operation::StartReplication, Some(job)).await?;
-    host.jobs
-        .view(job)
-        .map(|view| Reply::Job(Box::new(view)))
-        .ok_or_else(|| Failure::new(ErrorKind::Failed, "failed", "the job has vanished"))
+    super::start::begin(host, owner, Operation::StartReplication, at_ms).await
+}
+
+/// What the seed on the other host shall be called; none where none fits, unless one is demanded.
+async fn find_seed(
+    host: &Arc<Host>,
+    by: Target<'_>,
+    record: &Relationship,
+    disks: &[PeerDisk],
+    demanded: bool,
+) -> Result<Option<DeltaId>, Failure> {
+    let request = PeerRequest::FindSeed { disks: disks.to_vec() };
+    match steps::ask_host(host, by, Some(record), request).await?.result {
+        PeerResult::Refused { failure } if demanded => Err(failure),
+        PeerResult::Refused { .. } => Ok(None),
+        _ => Ok(Some(DeltaId::random())),
+    }
 }
 
 /// Does a host answer, and would it let us in.
-pub async fn test_connection(host: &Arc<Host>, to: &HostName) -> Result<Reply, Failure> {
-    steps::ask_host(host, to, None, PeerRequest::Probe).await?;
+pub async fn test_connection(
+    host: &Arc<Host>,
+    to: &HostName,
+    authentication: Authentication,
+) -> Result<Reply, Failure> {
+    let by = Target { host: to, by: authentication };
+    let began_ms = now_ms();
+    let answer = steps::ask_host(host, by, None, PeerRequest::Probe).await?;
+    if let PeerResult::Probe { now_ms: Some(theirs_ms), .. } = answer.result {
+        clocks_agree(to, (began_ms, now_ms()), theirs_ms)?;
+    }
     Ok(Reply::Done { message: format!("{to} answers, and lets this host in") })
 }
 
-async fn find(host: &Arc<Host>, vm: &str) -> Result<DomainInfo, Failure> {
+/// Points carry the sender's times and are kept by the receiver's: hosts whose clocks differ by more than that mislead
+/// whoever reads them, and certificates may seem to have ended, or not to have begun.
+const CLOCKS_DIFFER_MS: i64 = 60_000;
+
+/// The answer's time lies between the question's and its arrival, if the clocks agree.
+fn clocks_agree(to: &HostName, asked_ms: (i64, i64), theirs_ms: i64) -> Result<(), Failure> {
+    let (behind, ahead) = (asked_ms.0 - theirs_ms, theirs_ms - asked_ms.1);
+    let (by_ms, way) = if behind > ahead { (behind, "behind") } else { (ahead, "ahead of") };
+    if by_ms < CLOCKS_DIFFER_MS {
+        return Ok(());
+    }
+    let by = duration(by_ms as f64 / 1000.0);
+    let message = format!("{to} answers and lets this host in, but its clock is {by} {way} this host's");
+    Err(Failure::new(ErrorKind::Failed, "peer-clock", message).hint("set both hosts' clocks by NTP"))
+}
+
+pub async fn find(host: &Arc<Host>, vm: &str) -> Result<DomainInfo, Failure> {
     let (host, vm) = (host.clone(), vm.to_owned());
     blocking(move || {
         let failed = |e: hypervisor::Error| Failure::internal("look at the VM", &e);
@@ -134,7 +226,7 @@ async fn find(host: &Arc<Host>, vm: &str) -> Result<DomainInfo, Failure> {
 }
 
 /// The disks to replicate: all that can be, or those that were named.
-fn chosen_disks(domain: &DomainInfo, wanted: Option<&[String]>) -> Result<Vec<DiskRecord>, Failure> {
+pub fn chosen_disks(domain: &DomainInfo, wanted: Option<&[String]>) -> Result<Vec<DiskRecord>, Failure> {
     if let Some(wanted) = wanted {
         for target in wanted {
             if !domain.disks.iter().any(|disk| disk.target == *target && disk.is_replicated()) {
@@ -186,7 +278,7 @@ fn chosen_disks(domain: &DomainInfo, wanted: Option<&[String]>) -> Result<Vec<Di
         .collect())
 }
 
-fn obstacles(domain: &DomainInfo) -> Result<(), Failure> {
+pub fn obstacles(domain: &DomainInfo) -> Result<(), Failure> {
     let name = &domain.name;
     if !domain.persistent {
         return Err(Failure::new(
@@ -219,7 +311,7 @@ fn obstacles(domain: &DomainInfo) -> Result<(), Failure> {
 }
 
 /// Asked of what is to do it, before anything is made on either host.
-async fn trackable(host: &Arc<Host>, domain: &DomainInfo, disks: &[DiskRecord]) -> Result<(), Failure> {
+pub async fn trackable(host: &Arc<Host>, domain: &DomainInfo, disks: &[DiskRecord]) -> Result<(), Failure> {
     let (host, vm, name, disks) = (host.clone(), domain.vm, domain.name.clone(), disks.to_vec());
     blocking(move || {
         let refused = |why: String| Failure::new(ErrorKind::NotSupported, "disk-refused", why);
@@ -238,7 +330,7 @@ async fn trackable(host: &Arc<Host>, domain: &DomainInfo, disks: &[DiskRecord]) 
 
 /// What is remembered of a VM before its first cut. Its autostart becomes Relevo's, which asks the peer
 /// before it starts anything.
-async fn take_in(host: &Arc<Host>, domain: DomainInfo, disks: &[DiskRecord]) -> Result<(), Failure> {
+pub async fn take_in(host: &Arc<Host>, domain: DomainInfo, disks: &[DiskRecord]) -> Result<(), Failure> {
     let vm = domain.vm;
     host.save_disks(vm, disks)?;
     host.put_document(vm, document::AUTOSTART, &domain.autostart)?;
@@ -255,6 +347,12 @@ async fn take_in(host: &Arc<Host>, domain: DomainInfo, disks: &[DiskRecord]) -> 
 pub async fn unprotect(host: &Arc<Host>, vm: &str, delete_replica: bool) -> Result<Reply, Failure> {
     let owner = owner(host, vm)?;
     let record = owner.record();
+    if let Some(extended) = host.extended(owner.vm) {
+        let (name, peer) = (&record.name, extended.record().peer);
+        let message = format!("{name} is forwarded to {peer} from here: that relationship has to end first");
+        return Err(Failure::new(ErrorKind::InvalidState, "extended", message)
+            .hint(format!("relevo unprotect {name} --extended")));
+    }
     if delete_replica && record.mode == Mode::Primary {
         return Err(Failure::new(
             ErrorKind::WrongHost,
@@ -273,8 +371,16 @@ pub async fn unprotect(host: &Arc<Host>, vm: &str, delete_replica: bool) -> Resu
     }
     owner.stop().await;
     let (host_copy, name, peer) = (host.clone(), record.name.clone(), record.peer.clone());
-    let kept = blocking(move || remove(&host_copy, &record, delete_replica)).await?;
-    host.forget(owner.vm);
+    let kept = match blocking(move || remove(&host_copy, &record, delete_replica)).await {
+        Ok(kept) => kept,
+        // Libvirt may be away, or the VM: the relationship goes on, and can be ended later.
+        Err(failure) => {
+            host.adopt(owner.record())?;
+            return Err(failure);
+        }
+    };
+    end_job(host, &owner);
+    host.forget(owner.vm, owner.index);
     Ok(Reply::Done {
         message: format!(
             "{name} is no longer replicated by this host; {kept}. {peer} has its own side: run the same there"
@@ -282,9 +388,26 @@ pub async fn unprotect(host: &Arc<Host>, vm: &str, delete_replica: bool) -> Resu
     })
 }
 
+/// The job of a relationship that ends is given up with it.
+pub fn end_job(host: &Host, owner: &OwnerHandle) {
+    if let Some(job) = owner.snapshot().job {
+        let failure = Failure::new(ErrorKind::Cancelled, "relationship-ended", "the relationship was ended");
+        host.jobs.end(job, Err(failure));
+    }
+}
+
+/// A replica whose files cannot be read any more can still be given up.
+fn left_behind(host: &Host, record: &Relationship) -> Option<super::seed::Seed> {
+    super::seed::left_behind(host, record).unwrap_or_else(|failure| {
+        tracing::warn!(vm = %record.name, %failure, "what stays of the replica is no seed");
+        None
+    })
+}
+
 fn remove(host: &Host, record: &Relationship, delete_replica: bool) -> Result<&'static str, Failure> {
     let vm: VmId = record.vm;
     let mut kept = "the VM goes on as it is";
+    let mut seed = None;
     if record.mode == Mode::Primary {
         let capture = host.capture(vm)?;
         capture.release().map_err(|error| Failure::internal("drop the checkpoints", &error))?;
@@ -296,12 +419,38 @@ fn remove(host: &Host, record: &Relationship, delete_replica: bool) -> Result<&'
         }
     } else {
         let files = if delete_replica { layers::Files::RemoveExcept(vec![]) } else { layers::Files::Keep };
-        kept = if delete_replica { "the replica is deleted" } else { "the replica's files stay" };
+        if record.seed.is_some() && record.latest == record.seed {
+            super::seed::give_back(host, vm)?;
+        }
+        seed = if delete_replica { None } else { left_behind(host, record) };
+        kept = match (delete_replica, &seed) {
+            (true, _) => "the replica is deleted",
+            (false, None) => "the replica's files stay",
+            (false, Some(_)) => "the replica's files stay, as a seed for `relevo protect --seed`",
+        };
         host.store(vm)?.forget_all(files).map_err(|error| Failure::internal("forget the replica", &error))?;
     }
     let catalog = |e: catalog::CatalogError| Failure::internal("forget the relationship", &e);
     host.catalog.delete_relationship(vm, 0).map_err(catalog)?;
     host.catalog.delete_documents(vm).map_err(catalog)?;
     host.catalog.save_disks(vm, &[]).map_err(catalog)?;
+    if let Some(seed) = seed {
+        host.put_document(vm, document::SEED, &seed)?;
+    }
     Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_differ_are_told_apart_from_a_slow_answer() {
+        let b = "b.example".parse().unwrap();
+        assert!(clocks_agree(&b, (0, 300_000), 150_000).is_ok());
+        assert!(clocks_agree(&b, (0, 10), 59_000).is_ok());
+        let told = |theirs_ms| clocks_agree(&b, (1_000_000, 1_000_010), theirs_ms).unwrap_err().message;
+        assert!(told(1_120_010).contains("2 min 0 s ahead of"));
+        assert!(told(880_000).contains("2 min 0 s behind"));
+    }
 }

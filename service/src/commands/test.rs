@@ -2,7 +2,10 @@
 
 use super::{owner, point};
 use crate::{
+    addresses,
     api::{ErrorKind, Failure, Reply, error::chain},
+    clock::now_ms,
+    config::TestFailoverConfig,
     host::{Host, document},
     owner::blocking,
     steps::{self, takeover},
@@ -11,7 +14,7 @@ use catalog::OverlayKind;
 use hypervisor::{NetworkChoice, TestCopy, xml};
 use model::{DeltaId, Mode, ReplicationState, VmId};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 /// The test VM of a replica; written before anything of it exists.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,7 +31,12 @@ pub const SUFFIX: &str = " - Test";
 /// Overlays of test VMs are numbered by themselves; there is one test at a time.
 const OVERLAY: u32 = 1;
 
-pub async fn begin(host: &Arc<Host>, vm: &str, chosen: Option<&str>, start: bool) -> Result<Reply, Failure> {
+/// Checks that a test is possible, and notes the test VM before anything of it exists.
+pub fn prepare(
+    host: &Arc<Host>,
+    vm: &str,
+    chosen: Option<&str>,
+) -> Result<(engine::Relationship, TestVm), Failure> {
     let owner = owner(host, vm)?;
     let record = owner.record();
     let name = record.name.clone();
@@ -67,6 +75,12 @@ pub async fn begin(host: &Arc<Host>, vm: &str, chosen: Option<&str>, start: bool
     let test =
         TestVm { vm: VmId::random(), name: format!("{name}{SUFFIX}"), point: chosen, overlay: OVERLAY };
     host.put_document(record.vm, document::TEST, &test)?;
+    Ok((record, test))
+}
+
+pub async fn begin(host: &Arc<Host>, vm: &str, chosen: Option<&str>, start: bool) -> Result<Reply, Failure> {
+    let (record, test) = prepare(host, vm, chosen)?;
+    let name = record.name.clone();
     let (job, _) = host.jobs.begin(Some((record.vm, &name)), "test failover", 102);
     let worker = host.clone();
     let vm = record.vm;
@@ -97,23 +111,31 @@ pub async fn begin(host: &Arc<Host>, vm: &str, chosen: Option<&str>, start: bool
         .ok_or_else(|| Failure::new(ErrorKind::Failed, "failed", "the job has vanished"))
 }
 
-fn make(host: &Host, vm: VmId, test: &TestVm, start: bool) -> Result<(), Failure> {
+pub fn make(host: &Host, vm: VmId, test: &TestVm, start: bool) -> Result<(), Failure> {
     let store = host.store(vm)?;
     let overlays = store
         .make_overlay(OverlayKind::Test, test.point, test.overlay, None)
         .map_err(|e| Failure::internal("make the test overlay", &e))?;
     let text = steps::domain_xml(&store, test.point)?;
     let small_files = steps::small_files(&store, test.point)?;
-    let networks = match &host.config.test_failover.network {
+    let TestFailoverConfig { network, networks } = &host.config.test_failover;
+    let networks = match network {
+        _ if !networks.is_empty() => NetworkChoice::Map(networks.clone()),
         Some(network) => NetworkChoice::One(network.clone()),
         None => NetworkChoice::Unplug,
     };
     let nvram = store.folder().join("nvram-test.fd");
     let has_nvram = small_files.iter().any(|(name, _)| name == "nvram");
-    let copy =
-        TestCopy { name: test.name.clone(), vm: test.vm, networks, nvram: has_nvram.then(|| nvram.clone()) };
+    let copy = TestCopy {
+        name: test.name.clone(),
+        vm: test.vm,
+        networks,
+        adapters: addresses::test_networks(host, vm),
+        nvram: has_nvram.then(|| nvram.clone()),
+    };
     let disks = host.disks(vm)?;
-    let edited = takeover::domain_on(&text, &disks, &overlays, &BTreeMap::new(), true)
+    let edited = takeover::domain_on(&text, &disks, &overlays, true)
+        .and_then(|text| xml::rename_cpu(&text, &host.config.cpu_models))
         .and_then(|text| takeover::place_nvram(&text, &small_files, &nvram))
         .and_then(|text| xml::for_test_copy(&text, &copy))
         .map_err(|e| Failure::internal("edit the point's domain", &e))?;
@@ -122,6 +144,7 @@ fn make(host: &Host, vm: VmId, test: &TestVm, start: bool) -> Result<(), Failure
     };
     takeover::place_tpm(&host.hypervisor, &edited, &small_files);
     host.hypervisor.define(&edited).map_err(|e| libvirt("define", &e))?;
+    host.put_document(vm, document::LAST_TEST, &now_ms())?;
     if start {
         host.hypervisor.start(test.vm).map_err(|e| libvirt("start", &e))?;
     }

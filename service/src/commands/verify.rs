@@ -4,17 +4,16 @@ use super::{owner, point};
 use crate::{
     api::{ErrorKind, Failure, Reply, error::chain},
     host::Host,
+    jobs::CONSISTENCY_CHECK,
     owner::blocking,
     views,
 };
+use layers::LayersError;
 use model::{DeltaId, Mode};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
-
-/// `Msvm_ConcreteJob.JobType`: consistency check.
-const CONSISTENCY_CHECK: u16 = 113;
 
 pub fn verify(host: &Arc<Host>, vm: &str, chosen: Option<&str>) -> Result<Reply, Failure> {
     let owner = owner(host, vm)?;
@@ -31,6 +30,8 @@ pub fn verify(host: &Arc<Host>, vm: &str, chosen: Option<&str>) -> Result<Reply,
         Some(text) => vec![point(host, record.vm, text)?],
         None => views::points(host, record.vm)?.iter().map(|view| view.point).collect(),
     };
+    // Those that are too old go while others are read.
+    let may_go = chosen.is_none();
     let (job, cancel) = host.jobs.begin(Some((record.vm, &record.name)), "verify", CONSISTENCY_CHECK);
     let view = host.jobs.view(job).map(|view| Reply::Job(Box::new(view)));
     let host = host.clone();
@@ -43,7 +44,7 @@ pub fn verify(host: &Arc<Host>, vm: &str, chosen: Option<&str>) -> Result<Reply,
     });
     host.tasks.clone().spawn(async move {
         let (jobs, vm) = (host.jobs.clone(), record.vm);
-        let result = blocking(move || verify_points(&host, vm, job, &points, &stop)).await;
+        let result = blocking(move || verify_points(&host, vm, job, &points, may_go, &stop)).await;
         watcher.abort();
         jobs.end(job, result.map(|summary| format!("{name}: {summary}")));
     });
@@ -55,11 +56,12 @@ fn verify_points(
     vm: model::VmId,
     job: model::JobId,
     points: &[DeltaId],
+    may_go: bool,
     cancel: &AtomicBool,
 ) -> Result<String, Failure> {
     let store = host.store(vm)?;
     let progress = host.jobs.progress(job).unwrap_or_default();
-    let (mut clusters, mut bytes, mut bad) = (0, 0, vec![]);
+    let (mut verified, mut clusters, mut bytes, mut bad) = (0, 0, 0, vec![]);
     for (index, delta) in points.iter().enumerate() {
         progress.start(&format!("point {} of {}", index + 1, points.len()), 0);
         let report = store.verify(
@@ -70,6 +72,9 @@ fn verify_points(
             },
             cancel,
         );
+        if may_go && matches!(report, Err(LayersError::UnknownPoint { .. })) {
+            continue;
+        }
         let report = report.map_err(|error| {
             if cancel.load(Ordering::Relaxed) {
                 Failure::new(ErrorKind::Cancelled, "cancelled", "cancelled")
@@ -81,6 +86,7 @@ fn verify_points(
                 )
             }
         })?;
+        verified += 1;
         clusters += report.clusters;
         bytes += report.bytes;
         bad.extend(
@@ -96,9 +102,9 @@ fn verify_points(
             "corrupt",
             format!("{} clusters differ from their hashes, the first: {first}", bad.len()),
         )
-        .hint("do not fail over to these points; `relevo resync` on the primary rewrites what differs"));
+        .hint("do not fail over to these points; `relevo scrub` on the primary repairs the latest one"));
     }
-    Ok(format!("{} points verified: {clusters} clusters, {bytes} bytes, all as they were sent", points.len()))
+    Ok(format!("{verified} points verified: {clusters} clusters, {bytes} bytes, all as they were sent"))
 }
 
 pub async fn drop_point(host: &Arc<Host>, vm: &str, delta: DeltaId) -> Result<Reply, Failure> {

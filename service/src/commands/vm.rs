@@ -1,9 +1,9 @@
 //! The VMs of this host: what virsh does, where no virsh reaches, and never past the right to run.
 
-use super::unknown_vm;
+use super::{seed, unknown_vm};
 use crate::{
     api::{ErrorKind, Failure, Reply, VmView, error::chain},
-    host::Host,
+    host::{Host, document},
     owner::blocking,
     views,
 };
@@ -99,16 +99,21 @@ pub async fn start(host: &Arc<Host>, vm: &str) -> Result<Reply, Failure> {
                 return Err(runs_elsewhere(&record));
             }
         }
+        if host.owner(id).is_none() && host.document::<seed::Seed>(id, document::SEED)?.is_some() {
+            return Err(Failure::new(ErrorKind::InvalidState, "is-seed", "the VM is marked as a seed")
+                .hint("`relevo seed VM --forget` makes it an ordinary VM again"));
+        }
         match host.hypervisor.state(id).map_err(|e| libvirt("look at the VM", &e))? {
             Some(DomainState::Running) => Ok("it runs already".to_owned()),
             Some(DomainState::Paused) => {
                 host.hypervisor.resume(id).map_err(|e| libvirt("resume the VM", &e))?;
                 Ok("resumed".to_owned())
             }
-            _ => {
-                host.hypervisor.start(id).map_err(|e| libvirt("start the VM", &e))?;
-                Ok("started".to_owned())
-            }
+            _ => match host.hypervisor.start(id) {
+                Ok(()) => Ok("started".to_owned()),
+                Err(error @ hypervisor::Error::Migrated { .. }) => Err(migrated(&error)),
+                Err(error) => Err(libvirt("start the VM", &error)),
+            },
         }
     })
     .await
@@ -117,7 +122,10 @@ pub async fn start(host: &Arc<Host>, vm: &str) -> Result<Reply, Failure> {
 pub async fn stop(host: &Arc<Host>, vm: &str, force: bool) -> Result<Reply, Failure> {
     with_domain(host, vm, move |host, id| {
         if !host.hypervisor.is_active(id).map_err(|e| libvirt("look at the VM", &e))? {
-            return Ok("it is shut off already".to_owned());
+            return match host.hypervisor.state(id).map_err(|e| libvirt("look at the VM", &e))? {
+                Some(DomainState::Migrated) => Err(migrated(&hypervisor::Error::Migrated { vm: id })),
+                _ => Ok("it is shut off already".to_owned()),
+            };
         }
         if force {
             host.hypervisor.destroy(id).map_err(|e| libvirt("stop the VM", &e))?;
@@ -131,6 +139,11 @@ pub async fn stop(host: &Arc<Host>, vm: &str, force: bool) -> Result<Reply, Fail
         Ok("shut down".to_owned())
     })
     .await
+}
+
+fn migrated(error: &hypervisor::Error) -> Failure {
+    Failure::new(ErrorKind::InvalidState, "migrated", chain(error))
+        .hint("migrate it back; if it is off there, `virsh start` starts it here")
 }
 
 pub async fn pause(host: &Arc<Host>, vm: &str) -> Result<Reply, Failure> {

@@ -1,6 +1,7 @@
 //! What the other host asks of an owner: deltas, the hand-over, the other half of an operation.
 
 use super::*;
+use crate::{arrivals, commands::home, steps::Trust};
 
 impl Owner {
     pub(super) async fn commit(
@@ -16,7 +17,7 @@ impl Owner {
         }
         let ours = self.record.token.generation().clone();
         let host = self.host.clone();
-        let vm = self.record.vm;
+        let (vm, kind) = (self.record.vm, sealed.kind());
         let committed = blocking(move || {
             let store = host.store(vm)?;
             store
@@ -26,7 +27,7 @@ impl Owner {
         .await;
         match committed {
             Ok(_) => {
-                self.apply(Event::PointReceived(delta)).await;
+                self.apply(Event::PointReceived { delta, kind }).await;
                 Ok(())
             }
             Err(failure) => {
@@ -40,11 +41,14 @@ impl Owner {
         let generation = message.standing.as_ref().map(|standing| standing.generation.clone());
         let standing = message.standing.clone();
         if let Some(standing) = message.standing {
-            self.apply(Event::Heard(standing)).await;
+            self.hear(standing).await;
         }
         let generation = generation.unwrap_or_else(|| self.record.token.generation().clone());
         let result = match message.request {
-            PeerRequest::Offer { delta, base } => self.offered(&generation, delta, base).await,
+            PeerRequest::Offer { delta, base, last } => {
+                let long = standing.as_ref().filter(|_| !last).map(|theirs| arrivals::is_long(theirs, base));
+                self.offered(&generation, delta, base, long).await
+            }
             PeerRequest::Withdraw { instead } => match self.withdraw(instead).await {
                 Ok(()) => PeerResult::Done,
                 Err(refusal) => PeerResult::Refused {
@@ -52,15 +56,30 @@ impl Owner {
                 },
             },
             PeerRequest::Operate { operation, changes } => {
-                self.operate_for_peer(standing.as_ref(), operation, &changes).await
+                self.operate_for_peer(standing.as_ref(), operation, changes.as_ref()).await
             }
-            PeerRequest::Hashes { disk, first, count } => self.hashes(disk, first, count).await,
+            PeerRequest::Hashes { disk, first, count } => {
+                self.hashes(disk, first, count, Trust::Record).await
+            }
+            PeerRequest::ReadHashes { disk, first, count } => {
+                self.hashes(disk, first, count, Trust::Nothing).await
+            }
+            PeerRequest::FindPoint { text } => {
+                let (host, record) = (self.host.clone(), self.record.clone());
+                match blocking(move || home::find(&host, &record, &text)).await {
+                    Ok(point) => PeerResult::Point { point },
+                    Err(failure) => PeerResult::Refused { failure },
+                }
+            }
             PeerRequest::Configure { settings } => {
                 self.record.configure(settings, now_ms());
                 self.persist();
                 PeerResult::Done
             }
-            PeerRequest::Greet | PeerRequest::Create { .. } | PeerRequest::Probe => PeerResult::Done,
+            PeerRequest::Greet
+            | PeerRequest::Create { .. }
+            | PeerRequest::FindSeed { .. }
+            | PeerRequest::Probe => PeerResult::Done,
         };
         let running = self.is_running().await;
         Answer {
@@ -72,8 +91,9 @@ impl Owner {
     }
 
     pub(super) async fn withdraw(&mut self, instead: Generation) -> Result<(), Refusal> {
+        let context = self.context();
         let before = self.record.clone();
-        match self.record.apply(context(), Event::Withdraw(instead)) {
+        match self.record.apply(context, Event::Withdraw(instead)) {
             Ok(effects) => {
                 self.persist();
                 self.carry_out(effects).await;
@@ -86,13 +106,20 @@ impl Owner {
         }
     }
 
+    /// `long`: a transfer that has to wait for a place, a first copy or a comparison among them.
     pub(super) async fn offered(
         &self,
         generation: &Generation,
         delta: DeltaId,
         base: Option<DeltaId>,
+        long: Option<bool>,
     ) -> PeerResult {
-        let answer = self.record.consider(generation, delta, base);
+        let mut answer = self.record.consider(generation, delta, base);
+        if answer == OfferAnswer::Send
+            && long.is_some_and(|long| !self.host.arrivals.may_enter(self.record.vm, long, Instant::now()))
+        {
+            answer = OfferAnswer::Busy;
+        }
         let mut mark = Mark::START;
         if answer == OfferAnswer::Send {
             let (host, vm) = (self.host.clone(), self.record.vm);
@@ -105,13 +132,13 @@ impl Owner {
         &mut self,
         theirs: Option<&Standing>,
         operation: Operation,
-        changes: &[(DiskId, SetText)],
+        changes: Option<&OwnChanges>,
     ) -> PeerResult {
         if let Some(done) = self.done_for_peer(&operation) {
             return done;
         }
-        if !changes.is_empty()
-            && let Err(failure) = steps::record_peer_changes(&self.host, self.record.vm, changes)
+        if let (Operation::Feed { base, .. }, Some(changes)) = (&operation, changes)
+            && let Err(failure) = steps::record_peer_changes(&self.host, self.record.vm, *base, changes)
         {
             return PeerResult::Refused { failure };
         }
@@ -119,6 +146,16 @@ impl Owner {
             && let Err(refusal) = self.record.may_be_asked(theirs, &operation)
         {
             return PeerResult::Refused { failure: refused(&self.record, &operation, &refusal) };
+        }
+        // A peer that has it already needs it here no more.
+        if let Operation::Feed { point: Some(point), .. } = &operation
+            && theirs.is_none_or(|theirs| theirs.latest != Some(*point))
+            && self.record.work.is_none()
+        {
+            let (host, record, text) = (self.host.clone(), self.record.clone(), point.to_string());
+            if let Err(failure) = blocking(move || home::find(&host, &record, &text)).await {
+                return PeerResult::Refused { failure };
+            }
         }
         let turning = self.record.work.as_ref().is_some_and(|work| work.kind.is_turn());
         if matches!(operation, Operation::Prepare { .. })
@@ -128,7 +165,15 @@ impl Owner {
             let message = format!("{} is still comparing", self.host.name);
             return PeerResult::Refused { failure: Failure::new(ErrorKind::InUse, "busy", message) };
         }
-        let kind = crate::jobs::work_kind(&operation);
+        if matches!(operation, Operation::Prepare { .. }) && self.is_away().await {
+            let message =
+                format!("{} was migrated from {} to another host", self.record.name, self.host.name);
+            let failure = Failure::new(ErrorKind::InvalidState, "migrated", message);
+            return PeerResult::Refused {
+                failure: failure.hint("migrate it back first, or shut it down there"),
+            };
+        }
+        let kind = operation.work_kind();
         let running = self.record.work.as_ref().map(|work| work.kind);
         if running.is_some() && running == kind {
             return PeerResult::Done;
@@ -149,17 +194,22 @@ impl Owner {
         match operation {
             Operation::Yield => {
                 let base = r.yielded()?;
-                let changes = steps::own_changes(&self.host, r.vm).unwrap_or_default();
-                Some(PeerResult::Yielded { base, changes })
+                Some(match steps::own_changes(&self.host, r.vm) {
+                    Ok(changes) => PeerResult::Yielded { base, changes },
+                    Err(failure) => PeerResult::Refused { failure },
+                })
             }
-            Operation::Feed { base } if r.mode == Mode::Primary && r.latest == Some(*base) => {
+            Operation::Feed { base, point }
+                if r.mode == Mode::Primary && r.latest == Some(point.unwrap_or(*base)) =>
+            {
                 Some(PeerResult::Done)
             }
             Operation::Prepare { .. } if matches!(r.token, engine::Token::Released { .. }) => {
                 Some(PeerResult::Done)
             }
             Operation::Failover { point, .. }
-                if r.failed_over.as_ref().is_some_and(|f| f.point == *point) && r.work.is_none() =>
+                if r.failed_over.as_ref().is_some_and(|f| point.is_none_or(|point| f.point == point))
+                    && r.work.is_none() =>
             {
                 Some(PeerResult::Done)
             }
@@ -167,9 +217,9 @@ impl Owner {
         }
     }
 
-    pub(super) async fn hashes(&self, disk: DiskId, first: u32, count: u32) -> PeerResult {
+    pub(super) async fn hashes(&self, disk: DiskId, first: u32, count: u32, trust: Trust) -> PeerResult {
         let (host, vm, latest) = (self.host.clone(), self.record.vm, self.record.latest);
-        match blocking(move || steps::hashes(&host, vm, latest, disk, first, count)).await {
+        match blocking(move || steps::hashes(&host, vm, latest, disk, (first, count), trust)).await {
             Ok(hashes) => PeerResult::Hashes { hashes },
             Err(failure) => PeerResult::Refused { failure },
         }

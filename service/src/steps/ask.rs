@@ -4,12 +4,12 @@ use super::{StepContext, StepOutcome, inplace};
 use crate::{
     api::{ErrorKind, Failure, error::chain},
     host::Host,
-    peer::{Answer, Message, PeerRequest, PeerResult},
+    peer::{Answer, Message, OwnChanges, PeerRequest, PeerResult},
 };
 use engine::{Operation, Relationship, StepFailure, StepResult, Token, standing::TokenKind};
 use model::{DeltaId, Generation, HostName, Mode, VmId};
 use std::time::Duration;
-use transport::{CallError, LinkError, LinkProblem};
+use transport::{CallError, LinkError, LinkProblem, Target};
 
 /// Between two looks at a peer that is working for us.
 const POLL: Duration = Duration::from_millis(250);
@@ -20,13 +20,14 @@ const SILENCE_MAX: u32 = 20;
 pub async fn ask(host: &Host, record: &Relationship, request: PeerRequest) -> Result<Answer, Failure> {
     let running = host.hypervisor.is_active(record.vm).unwrap_or(false);
     let standing = Some(record.standing(running));
-    send(host, &record.peer, Some(record.vm), standing, request).await
+    let to = Target { host: &record.peer, by: record.settings.authentication };
+    send(host, to, Some(record.vm), standing, request).await
 }
 
 /// Asks a host about no relationship that exists yet.
 pub async fn ask_host(
     host: &Host,
-    to: &HostName,
+    to: Target<'_>,
     record: Option<&Relationship>,
     request: PeerRequest,
 ) -> Result<Answer, Failure> {
@@ -36,13 +37,13 @@ pub async fn ask_host(
 
 async fn send(
     host: &Host,
-    to: &HostName,
+    to: Target<'_>,
     vm: Option<VmId>,
     standing: Option<engine::Standing>,
     request: PeerRequest,
 ) -> Result<Answer, Failure> {
     let message = Message { from: host.name.clone(), vm, standing, request };
-    host.client.call(to, &message).await.map_err(|error| call_failure(to, &error))
+    host.client.call(to, &message).await.map_err(|error| call_failure(to.host, &error))
 }
 
 /// What an operator should know of a call that failed.
@@ -66,6 +67,10 @@ fn link_failure(error: &LinkError) -> Failure {
         | LinkProblem::WrongName { .. }
         | LinkProblem::NoClientCertificate
         | LinkProblem::RejectedByPeer { .. } => (ErrorKind::AccessDenied, "peer-certificate"),
+        LinkProblem::NoKerberos => (ErrorKind::Configuration, "no-kerberos"),
+        // Tickets come and go, as KDCs do: what waits for one is tried again.
+        LinkProblem::Kerberos(_) => (ErrorKind::PeerUnreachable, "ticket"),
+        LinkProblem::TicketRefused { .. } => (ErrorKind::PeerUnreachable, "ticket-refused"),
         _ => (ErrorKind::PeerUnreachable, "peer-unreachable"),
     };
     Failure::new(kind, id, chain(error)).hint(error.problem.hint())
@@ -74,7 +79,7 @@ fn link_failure(error: &LinkError) -> Failure {
 fn failed(failure: &Failure) -> StepFailure {
     match failure.kind {
         ErrorKind::InUse => StepFailure::Busy(failure.message.clone()),
-        ErrorKind::PeerUnreachable => StepFailure::Recoverable(failure.message.clone()),
+        ErrorKind::PeerUnreachable => StepFailure::Unreachable(failure.message.clone()),
         _ => StepFailure::Refused(failure.message.clone()),
     }
 }
@@ -112,18 +117,43 @@ pub async fn tell_withdraw(c: StepContext, instead: Generation) -> StepOutcome {
     }
 }
 
+/// Why the peer did not carry an operation out.
+enum Unfinished {
+    /// It began, and gave up for this reason.
+    GaveUp(String),
+    Failed(StepFailure),
+}
+
+impl From<StepFailure> for Unfinished {
+    fn from(failure: StepFailure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 /// Has the peer carry an operation out and waits until `through` says that it is.
 pub async fn operate(
     c: &StepContext,
     operation: Operation,
-    changes: Vec<(model::DiskId, crate::peer::text::SetText)>,
+    changes: Option<OwnChanges>,
     through: impl Fn(&Answer) -> bool,
 ) -> Result<Answer, StepFailure> {
+    attempt(c, operation, changes, through).await.map_err(|unfinished| match unfinished {
+        Unfinished::GaveUp(why) => StepFailure::Refused(why),
+        Unfinished::Failed(failure) => failure,
+    })
+}
+
+async fn attempt(
+    c: &StepContext,
+    operation: Operation,
+    changes: Option<OwnChanges>,
+    through: impl Fn(&Answer) -> bool,
+) -> Result<Answer, Unfinished> {
     let mut silent = 0;
     let mut begun = false;
     loop {
         if c.cancel.is_cancelled() {
-            return Err(StepFailure::Cancelled);
+            return Err(StepFailure::Cancelled.into());
         }
         let request = if begun {
             PeerRequest::Greet
@@ -134,14 +164,14 @@ pub async fn operate(
             Ok(answer) => {
                 silent = 0;
                 if let PeerResult::Refused { failure } = &answer.result {
-                    return Err(failed(failure));
+                    return Err(failed(failure).into());
                 }
                 if through(&answer) {
                     return Ok(answer);
                 }
                 if begun && answer.work.is_none() {
                     let why = answer.last_failure.unwrap_or_else(|| "it did not say why".to_owned());
-                    return Err(StepFailure::Refused(format!("{} gave up: {why}", c.record.peer)));
+                    return Err(Unfinished::GaveUp(format!("{} gave up: {why}", c.record.peer)));
                 }
                 begun = true;
                 if let Some(work) = &answer.work {
@@ -151,16 +181,16 @@ pub async fn operate(
             Err(failure) if failure.kind == ErrorKind::PeerUnreachable && begun && silent < SILENCE_MAX => {
                 silent += 1;
             }
-            Err(failure) => return Err(failed(&failure)),
+            Err(failure) => return Err(failed(&failure).into()),
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-pub async fn prepare(c: StepContext, force: bool) -> StepOutcome {
+pub async fn prepare(c: StepContext, force: bool, keep: bool) -> StepOutcome {
     let ours = c.record.host.clone();
-    let operation = Operation::Prepare { force, then_fail_over: None };
-    let answer = operate(&c, operation, vec![], |answer| {
+    let operation = Operation::Prepare { force, then_fail_over: None, keep };
+    let answer = operate(&c, operation, None, |answer| {
         answer.standing.as_ref().is_some_and(|s| s.token == TokenKind::Released && s.generation.owner == ours)
     })
     .await?;
@@ -172,10 +202,10 @@ pub async fn fail_over(c: StepContext, start: bool) -> StepOutcome {
     let Some(point) = c.record.latest else {
         return Err(StepFailure::Refused("nothing was replicated yet".to_owned()));
     };
-    let operation = Operation::Failover { point, start };
+    let operation = Operation::Failover { point: Some(point), start };
     // It may be busy with the next operation by the time we look, and that may need us.
     let failing_over = engine::WorkKind::Failover.name();
-    operate(&c, operation, vec![], |answer| {
+    operate(&c, operation, None, |answer| {
         let holds = answer.standing.as_ref().is_some_and(|s| s.token == TokenKind::Held);
         holds && answer.work.as_deref() != Some(failing_over)
     })
@@ -183,19 +213,28 @@ pub async fn fail_over(c: StepContext, start: bool) -> StepOutcome {
     .map(|_| StepResult::Plain)
 }
 
+/// The peer makes the seed that it has the bottom of its replica.
+pub async fn seed(c: StepContext, id: DeltaId) -> StepOutcome {
+    operate(&c, Operation::Seed { id }, None, |answer| {
+        answer.work.is_none() && answer.standing.as_ref().is_some_and(|s| s.latest.is_some())
+    })
+    .await
+    .map(|_| StepResult::Plain)
+}
+
 /// The peer becomes our replica; what it wrote beyond what was acknowledged comes back with the answer.
 pub async fn yield_to_us(c: StepContext) -> StepOutcome {
-    operate(&c, Operation::Yield, vec![], |answer| {
+    operate(&c, Operation::Yield, None, |answer| {
         matches!(answer.result, PeerResult::Yielded { .. })
-            || answer.standing.as_ref().is_some_and(|s| s.mode == Mode::Replica) && answer.work.is_none()
+            || answer.standing.as_ref().is_some_and(|s| s.mode.is_replica()) && answer.work.is_none()
     })
     .await?;
     // Asked once more, the peer that is through says what it has.
-    let request = PeerRequest::Operate { operation: Operation::Yield, changes: vec![] };
+    let request = PeerRequest::Operate { operation: Operation::Yield, changes: None };
     let answer = ask(&c.host, &c.record, request).await.map_err(|f| StepFailure::Recoverable(f.message))?;
     match answer.result {
         PeerResult::Yielded { base, changes } => {
-            inplace::record_peer_changes(&c.host, c.record.vm, &changes)
+            inplace::record_peer_changes(&c.host, c.record.vm, base, &changes)
                 .map_err(|f| StepFailure::Recoverable(f.message))?;
             Ok(StepResult::Yielded { base })
         }
@@ -204,13 +243,15 @@ pub async fn yield_to_us(c: StepContext) -> StepOutcome {
     }
 }
 
-/// The peer, which runs the VM, becomes the primary and feeds us from `base` on.
-pub async fn feed(c: StepContext, base: DeltaId) -> StepOutcome {
+/// The peer, which runs the VM, becomes the primary and feeds us from `base` on. With a `point`, it sends that one first; what
+/// kept it from that may pass.
+pub async fn feed(c: StepContext, base: DeltaId, point: Option<DeltaId>) -> StepOutcome {
     let changes =
         inplace::own_changes(&c.host, c.record.vm).map_err(|f| StepFailure::Recoverable(f.message))?;
-    operate(&c, Operation::Feed { base }, changes, |answer| {
-        answer.standing.as_ref().is_some_and(|s| s.mode == Mode::Primary)
-    })
-    .await
-    .map(|_| StepResult::Plain)
+    let is_primary = |answer: &Answer| answer.standing.as_ref().is_some_and(|s| s.mode == Mode::Primary);
+    match attempt(&c, Operation::Feed { base, point }, Some(changes), is_primary).await {
+        Ok(_) => Ok(StepResult::Plain),
+        Err(Unfinished::GaveUp(why)) => Err(StepFailure::Recoverable(why)),
+        Err(Unfinished::Failed(failure)) => Err(failure),
+    }
 }

@@ -5,11 +5,11 @@ use super::{StepContext, capture_failure, internal, layers_failure, recoverable,
 use crate::{
     api::Failure,
     host::{Host, document},
-    peer::text::SetText,
+    peer::{OwnChanges, text::SetText},
 };
 use catalog::ClusterList;
 use engine::StepFailure;
-use model::{DeltaId, DiskId, VmId};
+use model::{DeltaId, VmId};
 use std::path::PathBuf;
 
 /// Label of what this host wrote beyond what was acknowledged; told to the new primary.
@@ -24,19 +24,18 @@ pub fn rehash(c: &StepContext, id: DeltaId) -> Result<(), StepFailure> {
     let save = |e: &catalog::CatalogError| recoverable(&internal("save the cluster lists", e));
     let known = host.catalog.cluster_lists(vm).map_err(|e| save(&e))?;
     if !known.iter().any(|list| list.label == OWN && list.delta == Some(id)) {
-        let lists = match c.record.latest {
-            Some(base) => {
-                let recovered = capture.recover(Some(base)).map_err(|e| capture_failure(&e))?;
-                if let Some(pending) = recovered.pending {
-                    capture.abandon(pending.delta).map_err(|e| capture_failure(&e))?;
-                }
-                let changed = capture.changed_since(base).map_err(|e| capture_failure(&e))?;
-                tracing::info!(vm = %c.record.name, source = ?changed.source,
-                    clusters = changed.disks.iter().map(|(_, set)| set.len()).sum::<u64>(), "own changes");
-                changed.disks
+        let base = c.record.latest;
+        if base.is_some() {
+            let recovered = capture.recover(base).map_err(|e| capture_failure(&e))?;
+            if let Some(pending) = recovered.pending {
+                capture.abandon(pending.delta).map_err(|e| capture_failure(&e))?;
             }
-            None => vec![],
-        };
+        }
+        let changed = capture.take_stock(base, id).map_err(|e| capture_failure(&e))?;
+        tracing::info!(vm = %c.record.name, source = ?changed.source,
+            clusters = changed.disks.iter().map(|(_, set)| set.len()).sum::<u64>(), "own changes");
+        // Where the peer has nothing of ours there is no difference to tell.
+        let lists = if base.is_some() { changed.disks } else { vec![] };
         let lists: Vec<_> = lists
             .into_iter()
             .map(|(disk, clusters)| ClusterList {
@@ -47,13 +46,11 @@ pub fn rehash(c: &StepContext, id: DeltaId) -> Result<(), StepFailure> {
                 clusters,
             })
             .collect();
-        // First: a rehash that is cut off leaves no digest to find this out again.
+        host.put_document(vm, document::OWN_SINCE, &(id, base)).map_err(|f| recoverable(&f))?;
+        // Before the new digest: with the old one goes what told the difference.
         host.catalog.save_cluster_lists(vm, &lists).map_err(|e| save(&e))?;
     }
-    if capture.digest_state().map_err(|e| capture_failure(&e))? != Some(id) {
-        capture.rehash(id).map_err(|e| capture_failure(&e))?;
-    }
-    Ok(())
+    capture.keep_stock(id).map_err(|e| capture_failure(&e))
 }
 
 /// One catalog transaction makes the VM's disks the read-only bottom of a point with this id.
@@ -72,7 +69,7 @@ pub fn adopt(c: &StepContext, id: DeltaId) -> Result<(), StepFailure> {
         return Ok(());
     }
     let capture = host.capture(vm).map_err(|f| recoverable(&f))?;
-    capture.release().map_err(|e| capture_failure(&e))?;
+    capture.release().and_then(|()| capture.forget_bitmaps()).map_err(|e| capture_failure(&e))?;
     let mut adopted = vec![];
     for disk in &capture.disks {
         let sums = capture.digest_path(disk.disk).with_extension("sums");
@@ -88,8 +85,12 @@ pub fn adopt(c: &StepContext, id: DeltaId) -> Result<(), StepFailure> {
             sums,
         });
     }
-    let planned = c.record.superseded.is_none();
-    let note = if planned { "" } else { "what this host wrote and never shipped" };
+    // A note keeps a point until an operator drops it.
+    let note = match (c.record.superseded.is_some(), c.record.keeps_last) {
+        (true, _) => "what this host wrote and never shipped",
+        (false, true) => "what the VM wrote here last; it went home as of an earlier point",
+        (false, false) => "",
+    };
     let xml: Option<String> = host.document(vm, document::OWN_XML).map_err(|f| recoverable(&f))?;
     let generation = c.record.token.generation();
     let now = crate::clock::now_ms();
@@ -108,14 +109,24 @@ pub fn adopt(c: &StepContext, id: DeltaId) -> Result<(), StepFailure> {
 }
 
 /// What this host told, or has to tell, the new primary.
-pub fn own_changes(host: &Host, vm: VmId) -> Result<Vec<(DiskId, SetText)>, Failure> {
+pub fn own_changes(host: &Host, vm: VmId) -> Result<OwnChanges, Failure> {
     let lists = host.catalog.cluster_lists(vm).map_err(|e| internal("read the cluster lists", &e))?;
-    let own = lists.into_iter().filter(|list| list.label == OWN);
-    Ok(own.map(|list| (list.disk, SetText::of_set(&list.clusters))).collect())
+    let noted: Option<(DeltaId, Option<DeltaId>)> = host.document(vm, document::OWN_SINCE)?;
+    let own = |list: &ClusterList| list.label == OWN && list.delta == noted.map(|(id, _)| id);
+    let disks = lists.iter().filter(|list| own(list));
+    let disks: Vec<_> = disks.map(|list| (list.disk, SetText::of_set(&list.clusters))).collect();
+    // Without a list nothing is known, which is not the same as nothing changed.
+    let since = noted.and_then(|(_, since)| since).filter(|_| !disks.is_empty());
+    Ok(OwnChanges { since, disks })
 }
 
-/// What the peer wrote beyond what was acknowledged: candidates of the comparison that follows.
-pub fn record_peer_changes(host: &Host, vm: VmId, changes: &[(DiskId, SetText)]) -> Result<(), Failure> {
+/// What the peer, whose disks stand at `state`, wrote: candidates of the comparison that follows.
+pub fn record_peer_changes(
+    host: &Host,
+    vm: VmId,
+    state: DeltaId,
+    changes: &OwnChanges,
+) -> Result<(), Failure> {
     let malformed = || {
         Failure::new(
             crate::api::ErrorKind::InvalidParameter,
@@ -124,14 +135,16 @@ pub fn record_peer_changes(host: &Host, vm: VmId, changes: &[(DiskId, SetText)])
         )
     };
     let mut lists = vec![];
-    for (disk, text) in changes {
+    for (disk, text) in &changes.disks {
         lists.push(ClusterList {
             disk: *disk,
             label: takeover::PEER.to_owned(),
-            delta: None,
+            delta: Some(state),
             source: "peer".to_owned(),
             clusters: text.set().ok_or_else(malformed)?,
         });
     }
-    host.catalog.save_cluster_lists(vm, &lists).map_err(|e| internal("save the cluster lists", &e))
+    host.catalog.save_cluster_lists(vm, &lists).map_err(|e| internal("save the cluster lists", &e))?;
+    // Last: until it stands there, all is compared.
+    host.put_document(vm, document::PEER_SINCE, &(state, changes.since))
 }

@@ -20,9 +20,12 @@ pub fn recover(host: &Host, record: &Relationship) -> Result<Found, Failure> {
     let vm = record.vm;
     let running = host.hypervisor.is_active(vm).unwrap_or(false);
     let mut found = Found { running, ..Found::default() };
+    if let Err(failure) = crate::commands::drill::clean_up(host, vm) {
+        tracing::error!(vm = %record.name, %failure, "cannot clean up an interrupted fire drill");
+    }
     let promoted = host.document::<serde_json::Value>(vm, document::CHAINS)?.is_some();
     let has_storage = host.document::<serde_json::Value>(vm, document::STORAGE)?.is_some();
-    if record.mode == Mode::Replica && has_storage && !promoted {
+    if record.mode.is_replica() && has_storage && !promoted {
         let store = host.store(vm)?;
         let recovered = store.recover().map_err(|e| Failure::internal("recover the store", &e))?;
         if !recovered.removed.is_empty() || recovered.finished_merges > 0 {
@@ -36,18 +39,26 @@ pub fn recover(host: &Host, record: &Relationship) -> Result<Found, Failure> {
         }
     }
     if record.mode == Mode::Primary {
+        // A cut makes up for what cannot be done now, as while the VM is away.
+        host.set_unrecovered(vm, true);
         let defined = host.hypervisor.domain(vm).is_ok_and(|domain| domain.is_some());
         if defined {
             match recover_tracking(host, record) {
                 Ok(lost) => found.tracking_lost = lost,
-                Err(failure) => found.tracking_lost = Some(failure.message),
+                Err(failure) => {
+                    tracing::warn!(vm = %record.name, %failure, "the tracking is looked at before the next cut");
+                }
             }
         }
     }
     Ok(found)
 }
 
-fn recover_tracking(host: &Host, record: &Relationship) -> Result<Option<String>, Failure> {
+/// Has the tracking of changes recover if it has not since the daemon's start; why it is lost, if it is.
+pub fn recover_tracking(host: &Host, record: &Relationship) -> Result<Option<String>, Failure> {
+    if !host.is_unrecovered(record.vm) {
+        return Ok(None);
+    }
     let capture = host.capture(record.vm)?;
     let recovered =
         capture.recover(record.latest).map_err(|e| Failure::internal("recover the tracking", &e))?;
@@ -59,6 +70,7 @@ fn recover_tracking(host: &Host, record: &Relationship) -> Result<Option<String>
             .abandon(pending.delta)
             .map_err(|e| Failure::new(crate::api::ErrorKind::Failed, "failed", chain(&e)))?;
     }
+    host.set_unrecovered(record.vm, false);
     let lost = !recovered.tracking_intact && record.latest.is_some() && record.resync.is_none();
     Ok(lost.then(|| recovered.why.unwrap_or_else(|| "the tracking of changes was interrupted".to_owned())))
 }

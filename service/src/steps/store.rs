@@ -5,10 +5,15 @@ use catalog::Catalog;
 use layers::{DOMAIN_XML, Store};
 use model::{DeltaId, VmId};
 use serde::Deserialize;
+use std::path::PathBuf;
+
+pub fn domain_xml_path(store: &Store, point: DeltaId) -> PathBuf {
+    store.folder().join(format!("{point}.{DOMAIN_XML}"))
+}
 
 /// The domain as it was at the point's cut.
 pub fn domain_xml(store: &Store, point: DeltaId) -> Result<String, Failure> {
-    let path = store.folder().join(format!("{point}.{DOMAIN_XML}"));
+    let path = domain_xml_path(store, point);
     std::fs::read_to_string(&path)
         .map_err(|error| Failure::internal(&format!("read {}", path.display()), &error))
 }

@@ -1,18 +1,17 @@
 //! Steps of a host that takes a VM over: overlays on a point, the domain on them, and what makes the store's
 //! files the VM's own disks afterwards.
 
-use super::{StepContext, capture_failure, hypervisor_failure, layers_failure, recoverable};
+use super::{StepContext, StepOutcome, capture_failure, hypervisor_failure, layers_failure, recoverable};
 use crate::{
     api::error::chain,
     host::{DiskRecord, document},
 };
 use catalog::{ClusterList, OverlayKind};
-use engine::{FailoverType, StepFailure};
-use hypervisor::{DomainInfo, Hypervisor, xml};
-use model::{DeltaId, DiskId, sums::SumsReader};
+use engine::{FailoverType, Step, StepFailure, StepResult};
+use hypervisor::{DomainInfo, DomainState, Hypervisor, xml};
+use model::{DeltaId, DiskId, PointKind, clusters::cluster_count, sums::SumsReader};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
     ops::ControlFlow,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -43,20 +42,23 @@ fn point_of(c: &StepContext) -> Result<DeltaId, StepFailure> {
     point.ok_or_else(|| StepFailure::Fatal("no failover is recorded".to_owned()))
 }
 
-pub fn make_overlay(c: &StepContext, point: Option<DeltaId>, overlay: u32) -> Result<(), StepFailure> {
+pub fn make_overlay(c: &StepContext, point: Option<DeltaId>, overlay: u32) -> StepOutcome {
     let Some(point) = point else {
         return Err(StepFailure::Refused("there is no recovery point".to_owned()));
     };
     let store = c.host.store(c.record.vm).map_err(|f| recoverable(&f))?;
     let bitmap = format!("relevo-{point}");
-    store
-        .make_overlay(OverlayKind::Failover, point, overlay, Some(&bitmap))
-        .map(drop)
-        .map_err(|error| StepFailure::Refused(format!("cannot make the failover overlay: {}", chain(&error))))
+    let refused = |error: layers::LayersError| {
+        StepFailure::Refused(format!("cannot make the failover overlay: {}", chain(&error)))
+    };
+    store.make_overlay(OverlayKind::Failover, point, overlay, Some(&bitmap)).map_err(refused)?;
+    let points = store.points().map_err(refused)?;
+    let kind = points.iter().find(|kept| kept.delta == point).map_or(PointKind::Regular, |kept| kept.kind);
+    Ok(StepResult::Overlay { kind })
 }
 
-/// Defines the domain of the failed-over point on its overlays. Everything but the disks, the networks'
-/// names and the generation id stays as the point's domain has it.
+/// Defines the domain of the failed-over point on its overlays. Everything but the disks, the names of networks
+/// and processors and the generation id stays as the point's domain has it.
 pub fn define_overlay(c: &StepContext) -> Result<(), StepFailure> {
     let (host, vm) = (&c.host, c.record.vm);
     super::domain::require_right(c)?;
@@ -70,7 +72,9 @@ pub fn define_overlay(c: &StepContext) -> Result<(), StepFailure> {
     let latest_planned = failed_over.kind == FailoverType::Planned && c.record.latest == Some(point);
     let disks = host.disks(vm).map_err(|f| recoverable(&f))?;
     let small_files = super::small_files(&store, point).map_err(|f| recoverable(&f))?;
-    let text = domain_on(&text, &disks, &overlays, &host.config.networks, !latest_planned)
+    let text = domain_on(&text, &disks, &overlays, !latest_planned)
+        .and_then(|text| xml::rename_networks(&text, &host.config.networks))
+        .and_then(|text| xml::rename_cpu(&text, &host.config.cpu_models))
         .and_then(|text| {
             place_nvram(
                 &text,
@@ -87,30 +91,31 @@ pub fn define_overlay(c: &StepContext) -> Result<(), StepFailure> {
     hypervisor
         .define(&text)
         .map_err(|e| StepFailure::Refused(format!("cannot define the VM: {}", chain(&e))))?;
-    hypervisor.set_autostart(vm, false).map_err(|e| hypervisor_failure("take its autostart over", &e))
+    hypervisor.set_autostart(vm, false).map_err(|e| hypervisor_failure("take its autostart over", &e))?;
+    crate::addresses::become_due(host, vm).map_err(|f| recoverable(&f))
 }
 
-/// The domain with its replicated disks on `overlays`; the media of the others stay behind.
+/// The domain with its replicated disks on `overlays`; the other disks and what lies in drives stay behind.
 pub fn domain_on(
     text: &str,
     disks: &[DiskRecord],
     overlays: &[layers::OverlayDisk],
-    networks: &BTreeMap<String, String>,
     new_genid: bool,
 ) -> hypervisor::Result<String> {
     let mut text = xml::remove_managed_parts(text)?;
     for target in xml::disk_targets(&text)? {
-        let disk = disks.iter().find(|disk| disk.target == target);
-        let overlay = disk.and_then(|disk| overlays.iter().find(|overlay| overlay.disk == disk.disk));
+        // Over time several disks may have had one target; a point has one of them.
+        let mut here = disks.iter().filter(|disk| disk.target == target);
+        let overlay = here.find_map(|disk| overlays.iter().find(|overlay| overlay.disk == disk.disk));
         text = match overlay {
             Some(overlay) => xml::set_disk_source(&text, &target, &overlay.path, "qcow2")?,
-            None => xml::eject(&text, &target)?,
+            None => xml::leave_out(&text, &target)?,
         };
     }
     if new_genid {
         text = xml::set_new_genid(&text)?;
     }
-    xml::rename_networks(&text, networks)
+    Ok(text)
 }
 
 /// Puts the point's UEFI variables beside its layers, where the domain finds them.
@@ -198,13 +203,24 @@ pub fn record_lists(c: &StepContext) -> Result<(), StepFailure> {
     let capture = host.capture(vm).map_err(|f| recoverable(&f))?;
     let already =
         host.catalog.cluster_lists(vm).map_err(|e| recoverable(&super::internal("read the lists", &e)))?;
-    if already.iter().any(|list| list.label == DROPPED && list.delta == Some(point)) {
+    let sent = sent_point(c);
+    // Nothing is dropped yet before the lists of a failback to a point, and older ones would not lead to that point.
+    if sent.is_none() && already.iter().any(|list| list.label == DROPPED && list.delta == Some(point)) {
         return Ok(());
     }
     let points = store.points().map_err(|e| layers_failure("read the points", &e))?;
+    let known = third_has(c, &store, point)?.map(|known| known.into_iter().chain(sent).collect::<Vec<_>>());
     let newest = points.last().is_some_and(|last| last.delta == point && last.base.is_some());
+    let all = host.catalog.points(vm).map_err(|e| recoverable(&super::internal("read the points", &e)))?;
+    let from = all.iter().position(|kept| kept.delta == point).unwrap_or(all.len());
+    let mut leads_to: Vec<DeltaId> = all[from..].iter().map(|kept| kept.delta).collect();
+    leads_to.extend(points.last().filter(|_| newest).and_then(|last| last.base));
+    leads_to.extend(known.iter().flatten());
+    host.put_document(vm, document::LEADS_TO, &leads_to).map_err(|f| recoverable(&f))?;
     let mut lists = vec![];
-    for disk in host.disks(vm).map_err(|f| recoverable(&f))? {
+    let in_point = store.disks(point).map_err(|e| layers_failure("read the point's disks", &e))?;
+    let disks = host.disks(vm).map_err(|f| recoverable(&f))?;
+    for disk in disks.into_iter().filter(|disk| in_point.contains(&disk.disk)) {
         let mut clusters = store
             .clusters_after(point, disk.disk)
             .map_err(|e| layers_failure("list the later points' clusters", &e))?;
@@ -216,6 +232,17 @@ pub fn record_lists(c: &StepContext) -> Result<(), StepFailure> {
                 StepFailure::Recoverable(format!("cannot list the point's own clusters: {}", chain(&e)))
             })?;
             clusters.union(&own);
+        }
+        match &known {
+            Some(known) => {
+                for state in known {
+                    let between = store
+                        .clusters_between(*state, point, disk.disk)
+                        .map_err(|e| layers_failure("list what a third host has", &e))?;
+                    clusters.union(&between);
+                }
+            }
+            None => clusters.insert_run(0, cluster_count(disk.size_bytes)),
         }
         let digest = capture.digest_path(disk.disk);
         if let Some(folder) = digest.parent() {
@@ -238,9 +265,44 @@ pub fn record_lists(c: &StepContext) -> Result<(), StepFailure> {
         .map_err(|e| StepFailure::Recoverable(format!("cannot save the cluster lists: {}", chain(&e))))
 }
 
+/// The point that the peer has from here, where it asked for one.
+fn sent_point(c: &StepContext) -> Option<DeltaId> {
+    c.record.work.as_ref()?.plan.iter().find_map(|step| match step {
+        Step::SendPoint { point, .. } => Some(*point),
+        _ => None,
+    })
+}
+
+/// The states that a third host may have, noted for a comparison with it; the lists have to lead to each of them.
+/// `None`: it has one of which nothing is known here. Without a third host there are none.
+fn third_has(
+    c: &StepContext,
+    store: &layers::Store,
+    point: DeltaId,
+) -> Result<Option<Vec<DeltaId>>, StepFailure> {
+    let (host, vm) = (&c.host, c.record.vm);
+    let Some(extended) = host.extended(vm).map(|owner| owner.record()) else { return Ok(Some(vec![])) };
+    let mut known = store.bookmarks().map_err(|e| layers_failure("read the bookmarks", &e))?;
+    known.push(point);
+    let told = [extended.latest, extended.peer_latest];
+    if told.into_iter().flatten().any(|state| !known.contains(&state)) {
+        host.drop_document(vm, document::LISTED).map_err(|f| recoverable(&f))?;
+        return Ok(None);
+    }
+    host.put_document(vm, document::LISTED, &(&extended.peer, &known)).map_err(|f| recoverable(&f))?;
+    Ok(Some(known))
+}
+
 pub fn hide_points(c: &StepContext) -> Result<(), StepFailure> {
     let store = c.host.store(c.record.vm).map_err(|f| recoverable(&f))?;
     let point = point_of(c)?;
+    if let Some(extended) = c.host.extended(c.record.vm) {
+        if extended.record().work.is_some() {
+            return Err(StepFailure::Busy("a point is still being forwarded".to_owned()));
+        }
+        // What the third host has is in the lists.
+        store.drop_bookmarks(None).map_err(|e| layers_failure("drop the bookmarks", &e))?;
+    }
     store.hide_all_but(point).map_err(|e| layers_failure("hide the other points", &e))?;
     store.drop_layers_after(point).map_err(|e| layers_failure("drop the later points", &e))
 }
@@ -251,11 +313,12 @@ pub fn promote(c: &StepContext) -> Result<(), StepFailure> {
     let (host, vm) = (&c.host, c.record.vm);
     let existing: Option<Vec<Chain>> = host.document(vm, document::CHAINS).map_err(|f| recoverable(&f))?;
     let store = host.store(vm).map_err(|f| recoverable(&f))?;
+    let mut chains = existing.clone().unwrap_or_default();
     if existing.is_none() {
         let point = point_of(c)?;
         let tops = overlay_disks(c)?;
         let mut disks = host.disks(vm).map_err(|f| recoverable(&f))?;
-        let mut chains = vec![];
+        disks.retain(|disk| tops.iter().any(|top| top.disk == disk.disk));
         for (id, layers) in store.chain(point).map_err(|e| layers_failure("read the point's layers", &e))? {
             let Some(top) = tops.iter().find(|top| top.disk == id) else { continue };
             let Some((bottom, between)) = layers.split_first() else { continue };
@@ -275,14 +338,24 @@ pub fn promote(c: &StepContext) -> Result<(), StepFailure> {
         host.save_disks(vm, &disks).map_err(|f| recoverable(&f))?;
         host.put_document(vm, document::CHAINS, &chains).map_err(|f| recoverable(&f))?;
     }
-    store.forget_all(layers::Files::Keep).map_err(|e| layers_failure("hand the layers over to the VM", &e))
+    // There are no points left to forward.
+    if let Some(extended) = host.extended(vm) {
+        let dropped = crate::commands::extended::drop_relationship(host, extended, true);
+        tokio::runtime::Handle::current().block_on(dropped).map_err(|f| recoverable(&f))?;
+    }
+    // What the VM stands on is its own now. Lists of clusters and copies of the definition have served.
+    let images =
+        chains.into_iter().flat_map(|chain| chain.between.into_iter().chain([chain.bottom, chain.top]));
+    store
+        .forget_all(layers::Files::RemoveExcept(images.collect()))
+        .map_err(|e| layers_failure("hand the layers over to the VM", &e))
 }
 
 /// Merges what the VM ran on since the failover down into each disk's own file.
-pub fn flatten(c: &StepContext) -> Result<(), StepFailure> {
+pub fn flatten(c: &StepContext) -> Result<StepResult, StepFailure> {
     let (host, vm) = (&c.host, c.record.vm);
     let chains: Option<Vec<Chain>> = host.document(vm, document::CHAINS).map_err(|f| recoverable(&f))?;
-    let Some(chains) = chains else { return Ok(()) };
+    let Some(chains) = chains else { return Ok(StepResult::Plain) };
     let mut disks = host.disks(vm).map_err(|f| recoverable(&f))?;
     for chain in &chains {
         if c.cancel.is_cancelled() {
@@ -296,7 +369,9 @@ pub fn flatten(c: &StepContext) -> Result<(), StepFailure> {
         }
         host.save_disks(vm, &disks).map_err(|f| recoverable(&f))?;
     }
-    for path in chains.iter().flat_map(|chain| chain.between.iter().chain([&chain.top])) {
+    let asides: Vec<_> = chains.iter().map(|chain| aside(&chain.top)).collect();
+    let merged = chains.iter().flat_map(|chain| chain.between.iter().chain([&chain.top]));
+    for path in merged.chain(&asides) {
         model::durable::remove(path)
             .map_err(|e| StepFailure::Recoverable(format!("cannot remove {}: {e}", path.display())))?;
     }
@@ -306,17 +381,20 @@ pub fn flatten(c: &StepContext) -> Result<(), StepFailure> {
         .map_err(|e| {
             StepFailure::Recoverable(format!("cannot drop the cluster lists: {}", chain_text(&e)))
         })?;
+    for served in [document::LISTED, document::LEADS_TO, document::PEER_SINCE] {
+        host.drop_document(vm, served).map_err(|f| recoverable(&f))?;
+    }
     host.drop_document(vm, document::CHAINS).map_err(|f| recoverable(&f))?;
-    if hypervisor_lacks(c)? {
-        return Ok(());
+    if !is_defined(c)? {
+        return Ok(StepResult::Plain);
     }
     // The bitmaps went down with the overlay, or they did not: the next cut must know.
     let capture = host.capture(vm).map_err(|f| recoverable(&f))?;
     let recovered = capture.recover(c.record.latest).map_err(|e| capture_failure(&e))?;
-    if let (false, Some(why)) = (recovered.tracking_intact, recovered.why) {
-        tracing::info!(vm = %c.record.name, %why, "tracking did not survive the merge; the next turn compares");
+    match (recovered.tracking_intact, recovered.why) {
+        (false, Some(why)) => Ok(StepResult::TrackingLost { why }),
+        _ => Ok(StepResult::Plain),
     }
-    Ok(())
 }
 
 pub fn format_name(format: catalog::LayerFormat) -> &'static str {
@@ -330,55 +408,100 @@ fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
     chain(error)
 }
 
-/// Whether the VM was handed over: nothing is tracked of one that is not defined here.
-fn hypervisor_lacks(c: &StepContext) -> Result<bool, StepFailure> {
-    let found = c.host.hypervisor.outline(c.record.vm);
-    found.map(|domain| domain.is_none()).map_err(|e| hypervisor_failure("look at the VM", &e))
+/// Nothing is tracked of a VM that was handed over and is not defined here any more.
+fn is_defined(c: &StepContext) -> Result<bool, StepFailure> {
+    let found = c.host.hypervisor.sketch(c.record.vm);
+    found.map(|domain| domain.is_some()).map_err(|e| hypervisor_failure("look at the VM", &e))
 }
 
-/// Whether a disk was merged down already, by what the domain stands on, or where there is none by what was
-/// `recorded`. What lies above is stale then: the VM has written below since.
-fn is_merged(chain: &Chain, domain: Option<&DomainInfo>, recorded: Option<&Path>) -> bool {
+/// What merging a disk down still takes.
+#[derive(Debug, PartialEq, Eq)]
+enum Merge {
+    /// The overlay went down; the definition may still name it.
+    Define,
+    /// By libvirt, under the running VM.
+    Online,
+    Offline,
+}
+
+/// By what the domain stands on, or where there is none by what was `recorded`. What lies above a disk that
+/// stands on its own file is stale: the VM has written below since.
+fn what_is_left(chain: &Chain, domain: Option<&DomainInfo>, recorded: Option<&Path>, runs: bool) -> Merge {
     let disk = domain.and_then(|domain| domain.disks.iter().find(|disk| disk.target == chain.target));
-    let stands_on = disk.map_or(recorded, |disk| disk.path());
-    !chain.top.exists() || stands_on == Some(&chain.bottom)
+    let merged = disk.map_or(recorded, |disk| disk.path()) == Some(&chain.bottom);
+    match (merged || !chain.top.exists(), runs) {
+        (true, _) => Merge::Define,
+        (false, true) => Merge::Online,
+        (false, false) => Merge::Offline,
+    }
 }
 
 fn merge_down(c: &StepContext, chain: &Chain, recorded: Option<&Path>) -> Result<(), StepFailure> {
     let (hypervisor, vm) = (&c.host.hypervisor, c.record.vm);
-    let domain = hypervisor.domain(vm).map_err(|e| hypervisor_failure("look at the VM", &e))?;
-    if is_merged(chain, domain.as_ref(), recorded) {
-        return Ok(());
+    let runs = || hypervisor.is_active(vm).map_err(|e| hypervisor_failure("look at the VM", &e));
+    let runs_now = runs()?;
+    if hypervisor.state(vm).map_err(|e| hypervisor_failure("look at the VM", &e))?
+        == Some(DomainState::Migrated)
+    {
+        return Err(StepFailure::Recoverable("the VM was migrated to another host".to_owned()));
     }
-    if hypervisor.is_active(vm).map_err(|e| hypervisor_failure("look at the VM", &e))? {
+    let domain = hypervisor.sketch(vm).map_err(|e| hypervisor_failure("look at the VM", &e))?;
+    let left = what_is_left(chain, domain.as_ref(), recorded, runs_now);
+    if left == Merge::Online {
         hypervisor
-            .abort_block_job(vm, &chain.target)
-            .map_err(|e| hypervisor_failure("clear an old block job", &e))?;
-        return hypervisor
             .commit_active(vm, &chain.target, Some(&chain.bottom), |job| {
                 c.progress.total.store(job.end_bytes, Ordering::Relaxed);
                 c.progress.done.store(job.done_bytes, Ordering::Relaxed);
                 if c.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
-            .map_err(|e| hypervisor_failure("merge the overlay down", &e));
+            .map_err(|e| hypervisor_failure("merge the overlay down", &e))?;
     }
+    if left == Merge::Offline {
+        commit_offline(chain)?;
+        // Nobody starts the VM on the overlay from here on. Whoever was faster has written to it: back, and again.
+        let aside = aside(&chain.top);
+        let moved = |result: std::io::Result<()>| {
+            result.map_err(|e| StepFailure::Recoverable(format!("cannot move {}: {e}", chain.top.display())))
+        };
+        moved(model::durable::rename(&chain.top, &aside))?;
+        if runs()? {
+            moved(model::durable::rename(&aside, &chain.top))?;
+            return Err(StepFailure::Busy("the VM was started while its overlay was merged down".to_owned()));
+        }
+    }
+    if domain.is_none() {
+        return Ok(());
+    }
+    if runs_now {
+        let defined = hypervisor.define_after_commit(vm, &chain.target, &chain.top);
+        return defined.map_err(|e| hypervisor_failure("define the VM", &e));
+    }
+    let text = hypervisor.xml(vm, true).map_err(|e| hypervisor_failure("read the VM's definition", &e))?;
+    let text = xml::set_disk_source(&text, &chain.target, &chain.bottom, &chain.bottom_format)
+        .map_err(|e| hypervisor_failure("edit the VM's definition", &e))?;
+    hypervisor.define(&text).map_err(|e| hypervisor_failure("define the VM", &e))?;
+    Ok(())
+}
+
+/// `qemu-img` holds the images' locks meanwhile: no VM starts on them.
+fn commit_offline(chain: &Chain) -> Result<(), StepFailure> {
     let output = Command::new("qemu-img")
         .args(["commit", "-q", "-f", "qcow2", "-b"])
         .args([&chain.bottom, &chain.top])
         .output()
         .map_err(|e| StepFailure::Recoverable(format!("cannot run qemu-img: {e}")))?;
-    if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        return Err(StepFailure::Recoverable(format!("cannot merge the overlay down: {}", stderr.trim())));
+    if output.status.success() {
+        return Ok(());
     }
-    if domain.is_some() {
-        let text =
-            hypervisor.xml(vm, true).map_err(|e| hypervisor_failure("read the VM's definition", &e))?;
-        let text = xml::set_disk_source(&text, &chain.target, &chain.bottom, &chain.bottom_format)
-            .map_err(|e| hypervisor_failure("edit the VM's definition", &e))?;
-        hypervisor.define(&text).map_err(|e| hypervisor_failure("define the VM", &e))?;
-    }
-    Ok(())
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(StepFailure::Recoverable(format!("cannot merge the overlay down: {}", stderr.trim())))
+}
+
+/// Where an overlay lies that went down and is not stood upon any more.
+fn aside(top: &Path) -> PathBuf {
+    let mut name = top.as_os_str().to_owned();
+    name.push(".merged");
+    name.into()
 }
 
 #[cfg(test)]
@@ -399,9 +522,10 @@ mod tests {
             top: top.clone(),
         };
         // The VM was handed over: it is not defined here any more.
-        assert!(is_merged(&chain, None, Some(&bottom)));
-        assert!(!is_merged(&chain, None, Some(&top)));
-        std::fs::remove_file(&top).unwrap();
-        assert!(is_merged(&chain, None, Some(&top)));
+        let left = |recorded: &Path, runs| what_is_left(&chain, None, Some(recorded), runs);
+        assert_eq!(left(&bottom, false), Merge::Define);
+        assert_eq!((left(&top, false), left(&top, true)), (Merge::Offline, Merge::Online));
+        std::fs::rename(&top, aside(&top)).unwrap();
+        assert_eq!(left(&top, false), Merge::Define);
     }
 }

@@ -1,10 +1,13 @@
 //! Steps of a turn: cut, ship, settle, abandon; and what the receiving side answers meanwhile.
 
-use super::{StepContext, StepOutcome, ask, capture_failure, internal, recoverable, takeover};
+use super::{StepContext, StepOutcome, ask, capture_failure, forward, internal, recoverable, takeover};
 use crate::{
     api::{ErrorKind, Failure, error::chain},
-    host::Host,
-    owner::blocking,
+    bandwidth,
+    files::{self, FilesError, Manifest},
+    host::{Host, document},
+    jobs::Progress,
+    owner::{Mail, blocking},
     peer::{
         DeltaExtra, PeerRequest, PeerResult,
         text::{SetText, hex, unhex},
@@ -12,10 +15,15 @@ use crate::{
 };
 use capture::{Consistency, Cut, Prepared};
 use engine::{CutKind, OfferAnswer, Relationship, Step, StepFailure, StepResult, WorkKind};
-use model::{ClusterHash, ClusterSet, DeltaId, DiskId, PointKind, VmId};
-use std::sync::{Arc, atomic::Ordering};
+use model::{
+    CLUSTER_BYTES, Chunk, ClusterHash, ClusterSet, DeltaId, DiskId, HostName, PointKind, Repaired, VmId,
+};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
 use tokio::runtime::Handle;
-use transport::{DeltaDisk, DeltaHeader, Mark, SendError, SendOptions, header::PROTOCOL};
+use transport::{Compression, DeltaDisk, DeltaHeader, Mark, SendError, SendOptions, header::PROTOCOL};
 
 /// A stream that was cut is taken up again at once this often before the wait begins.
 const RESUMES: u32 = 3;
@@ -23,8 +31,18 @@ const RESUMES: u32 = 3;
 const HASHES_MAX: u32 = 1024;
 
 pub async fn cut(c: StepContext, delta: DeltaId, base: Option<DeltaId>, how: CutKind) -> StepOutcome {
+    if c.record.is_extended() {
+        return super::local(c, move |c| forward::pick(c, delta, base, how)).await;
+    }
+    let (name, owner) = (c.record.name.clone(), c.host.relationship(c.record.vm, c.record.index));
     let prepared = blocking(move || prepare(&c.host, &c.record, delta, base, how)).await?;
-    Ok(StepResult::Bytes { bytes: prepared.bytes.unwrap_or(0) })
+    if let Some(owner) = owner {
+        owner.follow_name(&prepared.domain_xml).await;
+    }
+    if let Some(Err(reason)) = &prepared.application_consistent {
+        tracing::warn!(vm = %name, reason, "the cut is crash-consistent only");
+    }
+    Ok(StepResult::Cut { frozen: prepared.application_consistent })
 }
 
 /// Makes the cut, or finds it as it was made.
@@ -35,25 +53,56 @@ fn prepare(
     base: Option<DeltaId>,
     how: CutKind,
 ) -> Result<Prepared, StepFailure> {
+    if let Some(why) = super::recover_tracking(host, record).map_err(|f| recoverable(&f))?
+        && matches!(how, CutKind::Incremental | CutKind::Scrub)
+    {
+        return Err(StepFailure::ResyncNeeded(why));
+    }
     let capture = host.capture(record.vm).map_err(|f| recoverable(&f))?;
     let cut = match how {
         CutKind::Incremental => Cut::Incremental,
         CutKind::Full => Cut::Full,
-        CutKind::Compare => candidates(host, record, &capture)?,
+        CutKind::Scrub => Cut::Scrub,
+        CutKind::Compare => candidates(host, record, base, &capture)?,
     };
-    capture.cut(delta, base, cut, Consistency::Crash).map_err(|e| capture_failure(&e))
+    let freezes = record.work.as_ref().is_some_and(|work| work.freezes);
+    let consistency = match freezes {
+        true => Consistency::Application { freeze_timeout_s: host.config.freeze_timeout_s },
+        false => Consistency::Crash,
+    };
+    capture.cut(delta, base, cut, consistency).map_err(|e| capture_failure(&e))
 }
 
 /// After a failover only some clusters can differ: what was dropped with the later points, what the peer
-/// wrote, and what the overlay that the VM runs on holds.
-fn candidates(host: &Host, record: &Relationship, capture: &capture::Capture) -> Result<Cut, StepFailure> {
+/// wrote, and what the overlay that the VM runs on holds. That is so for a peer that stands at a state to which what was
+/// dropped leads, or wrote from such a state on; all is compared with any other.
+fn candidates(
+    host: &Host,
+    record: &Relationship,
+    base: Option<DeltaId>,
+    capture: &capture::Capture,
+) -> Result<Cut, StepFailure> {
     let lists = host
         .catalog
         .cluster_lists(record.vm)
         .map_err(|e| recoverable(&internal("read the cluster lists", &e)))?;
     let after_failover =
         record.failed_over.is_some() && lists.iter().any(|list| list.label == takeover::DROPPED);
-    if !after_failover {
+    // The lists were made for states of a third host.
+    let listed: Option<(HostName, Vec<DeltaId>)> =
+        host.document(record.vm, document::LISTED).map_err(|f| recoverable(&f))?;
+    let leads_elsewhere = listed.is_some_and(|(third, states)| {
+        third == record.peer && base.is_none_or(|base| !states.contains(&base))
+    });
+    let leads_to: Option<Vec<DeltaId>> =
+        host.document(record.vm, document::LEADS_TO).map_err(|f| recoverable(&f))?;
+    let leads_to = leads_to.unwrap_or_default();
+    let told: Option<(DeltaId, Option<DeltaId>)> =
+        host.document(record.vm, document::PEER_SINCE).map_err(|f| recoverable(&f))?;
+    let since = told.filter(|(state, _)| Some(*state) == base).and_then(|(_, since)| since);
+    let leads_there = base.into_iter().chain(since).any(|state| leads_to.contains(&state));
+    if !after_failover || leads_elsewhere || !leads_there {
+        tracing::info!(vm = %record.name, after_failover, leads_there, "all of the disks are compared");
         return Ok(Cut::Compare { candidates: None, own_allocation: false });
     }
     let of = |disk: &capture::Disk| {
@@ -68,6 +117,9 @@ fn candidates(host: &Host, record: &Relationship, capture: &capture::Capture) ->
 
 pub async fn settle(c: StepContext, delta: DeltaId) -> StepOutcome {
     super::local(c, move |c| {
+        if c.record.is_extended() {
+            return forward::forwarded(c, delta);
+        }
         let capture = c.host.capture(c.record.vm).map_err(|f| recoverable(&f))?;
         let handing_over = c.record.work.as_ref().is_some_and(|work| work.kind == WorkKind::Prepare);
         match capture.settle(delta) {
@@ -87,10 +139,57 @@ pub async fn settle(c: StepContext, delta: DeltaId) -> StepOutcome {
 
 pub async fn abandon(c: StepContext, delta: DeltaId) -> StepOutcome {
     super::local(c, move |c| {
+        if c.record.is_extended() {
+            return forward::give_up(c);
+        }
         let capture = c.host.capture(c.record.vm).map_err(|f| recoverable(&f))?;
         capture.abandon(delta).map_err(|e| capture_failure(&e))
     })
     .await
+}
+
+/// Writes the delta into the folder that the operator named.
+pub async fn export(c: StepContext, delta: DeltaId) -> StepOutcome {
+    super::local(c, move |c| {
+        let (host, r) = (&c.host, &c.record);
+        let folder: Option<PathBuf> = host.document(r.vm, document::EXPORT).map_err(|f| recoverable(&f))?;
+        let folder =
+            folder.ok_or_else(|| StepFailure::Refused("the export's folder is not known".to_owned()))?;
+        let prepared = prepare(host, r, delta, None, CutKind::Full)?;
+        let capture = host.capture(r.vm).map_err(|f| recoverable(&f))?;
+        c.progress.start("export", prepared.disks.iter().map(|disk| disk.size_bytes).sum());
+        let manifest = Manifest {
+            version: 0,
+            vm: r.vm,
+            name: r.name.clone(),
+            from: host.name.clone(),
+            delta,
+            disks: delta_disks(&prepared),
+            cut_at_ms: prepared.cut_at_ms,
+            kind: PointKind::Regular,
+            small_files: texts(&prepared.small_files),
+            domain_xml: prepared.domain_xml,
+            end: Mark::START,
+            data_bytes: 0,
+        };
+        let tell = |bytes| {
+            c.progress.done.store(bytes, Ordering::Relaxed);
+            !c.cancel.is_cancelled()
+        };
+        files::write(&folder, manifest, || capture.reader(delta, None), &tell).map_err(|error| match error {
+            FilesError::Cancelled => StepFailure::Cancelled,
+            error => StepFailure::Recoverable(chain(&error)),
+        })
+    })
+    .await
+}
+
+fn delta_disks(prepared: &Prepared) -> Vec<DeltaDisk> {
+    prepared.disks.iter().map(|d| DeltaDisk { disk: d.disk, size_bytes: d.size_bytes }).collect()
+}
+
+fn texts(files: &[(String, Vec<u8>)]) -> Vec<(String, SetText)> {
+    files.iter().map(|(name, bytes)| (name.clone(), SetText::of_bytes(bytes))).collect()
 }
 
 /// The cut that the work under way began with.
@@ -105,26 +204,51 @@ pub async fn ship(c: StepContext, delta: DeltaId) -> StepOutcome {
     let Some((base, how)) = cut_of(&c.record, delta) else {
         return Err(StepFailure::Fatal("a delta without its cut".to_owned()));
     };
+    let source = if c.record.is_extended() { Source::Store } else { Source::Capture };
+    transfer(c, delta, base, how, source).await
+}
+
+/// Sends what of a kept point differs from what the peer has.
+pub async fn send_point(c: StepContext, point: DeltaId, base: DeltaId) -> StepOutcome {
+    transfer(c, point, Some(base), CutKind::Compare, Source::Store).await
+}
+
+/// Where what is sent is read.
+#[derive(Clone, Copy)]
+enum Source {
+    /// A cut of a VM that runs here.
+    Capture,
+    /// A point that was received.
+    Store,
+}
+
+async fn transfer(
+    c: StepContext,
+    delta: DeltaId,
+    base: Option<DeltaId>,
+    how: CutKind,
+    source: Source,
+) -> StepOutcome {
     let mut resumes = 0;
     let mut from_start = false;
     loop {
         let Some(mark) = offer(&c, delta, base).await? else {
-            return Ok(StepResult::Bytes { bytes: 0 });
+            return shipped(&c, delta, how, 0).await;
         };
         let from = if from_start { Mark::START } else { mark };
-        match send(&c, delta, base, how, from).await {
-            Ok(bytes) => return Ok(StepResult::Bytes { bytes }),
+        match send(&c, delta, base, how, source, from).await {
+            Ok(bytes) => return shipped(&c, delta, how, bytes).await,
             Err(SendFailure::ChainMismatch) => from_start = true,
             Err(SendFailure::Cut(reason)) if resumes < RESUMES && !c.cancel.is_cancelled() => {
                 resumes += 1;
                 tracing::info!(vm = %c.record.name, %reason, resumes, "stream cut: resuming");
             }
-            Err(SendFailure::Cut(reason)) => return Err(StepFailure::Recoverable(reason)),
+            Err(SendFailure::Cut(reason)) => return Err(StepFailure::Unreachable(reason)),
             // The answer may have been on its way when the turn was cancelled: what the peer has is not
             // given up.
             Err(SendFailure::Step(StepFailure::Cancelled)) => {
                 return match offer(&c, delta, base).await {
-                    Ok(None) => Ok(StepResult::Bytes { bytes: 0 }),
+                    Ok(None) => shipped(&c, delta, how, 0).await,
                     _ => Err(StepFailure::Cancelled),
                 };
             }
@@ -133,10 +257,32 @@ pub async fn ship(c: StepContext, delta: DeltaId) -> StepOutcome {
     }
 }
 
+/// The peer has it: what a scrub found is told with it.
+async fn shipped(c: &StepContext, delta: DeltaId, how: CutKind, bytes: u64) -> StepOutcome {
+    if how != CutKind::Scrub {
+        return Ok(StepResult::Bytes { bytes });
+    }
+    let (host, vm, name) = (c.host.clone(), c.record.vm, c.record.name.clone());
+    blocking(move || {
+        let capture = host.capture(vm).map_err(|f| recoverable(&f))?;
+        let repaired = capture.repaired(delta).map_err(|e| capture_failure(&e))?;
+        let Repaired { changed_on_primary, damaged_on_replica } = repaired;
+        if repaired.total() > 0 {
+            tracing::error!(vm = %name, changed_on_primary, damaged_on_replica, "a scrub repaired the replica");
+        } else {
+            tracing::info!(vm = %name, "a scrub found nothing to repair");
+        }
+        Ok(StepResult::Scrubbed { bytes, repaired })
+    })
+    .await
+}
+
 /// `None`: the peer has it already.
 async fn offer(c: &StepContext, delta: DeltaId, base: Option<DeltaId>) -> Result<Option<Mark>, StepFailure> {
-    let answer =
-        ask(&c.host, &c.record, PeerRequest::Offer { delta, base }).await.map_err(|f| recoverable(&f))?;
+    let last = c.record.work.as_ref().is_some_and(|work| work.kind == WorkKind::Prepare);
+    let offer = PeerRequest::Offer { delta, base, last };
+    let answer = ask(&c.host, &c.record, offer).await.map_err(|f| recoverable(&f))?;
+    let standing = answer.standing;
     let (answer, mark) = match answer.result {
         PeerResult::Offer { answer, mark } => (answer, mark),
         PeerResult::Refused { failure } => return Err(recoverable(&failure)),
@@ -145,14 +291,22 @@ async fn offer(c: &StepContext, delta: DeltaId, base: Option<DeltaId>) -> Result
     match answer {
         OfferAnswer::Have => Ok(None),
         OfferAnswer::Send => Ok(Some(mark)),
-        other => Err(not_wanted(&other, &c.record)),
+        other => {
+            // Where the peer stands is what the next cut counts from: before this one is given up.
+            if let (Some(owner), Some(standing)) = (c.host.owner(c.record.vm), standing) {
+                owner.send(Mail::Greeted(Ok(standing))).await;
+            }
+            Err(not_wanted(&other, &c.record))
+        }
     }
 }
 
 fn not_wanted(answer: &OfferAnswer, record: &Relationship) -> StepFailure {
     let peer = &record.peer;
     match answer {
-        OfferAnswer::Busy => StepFailure::Busy(format!("{peer} is busy with the replica")),
+        OfferAnswer::Busy => {
+            StepFailure::Busy(format!("{peer} is busy with the replica, or receives as much as it may"))
+        }
         OfferAnswer::Suspended => StepFailure::Recoverable(format!("replication is suspended on {peer}")),
         OfferAnswer::ResyncNeeded { latest } => StepFailure::ResyncNeeded(match latest {
             Some(latest) => {
@@ -163,6 +317,55 @@ fn not_wanted(answer: &OfferAnswer, record: &Relationship) -> StepFailure {
         OfferAnswer::StaleGeneration | OfferAnswer::FailedOverUncommitted => StepFailure::Superseded,
         OfferAnswer::Have | OfferAnswer::Send => StepFailure::Fatal("unexpected".to_owned()),
     }
+}
+
+/// A delta that is ready to be sent.
+pub(super) struct Parcel {
+    pub disks: Vec<DeltaDisk>,
+    pub cut_at_ms: i64,
+    pub kind: PointKind,
+    pub domain_xml: String,
+    pub small_files: Vec<(String, Vec<u8>)>,
+    /// At most so much data.
+    pub bytes: u64,
+    pub chunks: Box<dyn Iterator<Item = Result<Chunk, ChunkError>> + Send>,
+}
+
+/// Why a disk or a layer could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ChunkError {
+    #[error(transparent)]
+    Capture(#[from] capture::CaptureError),
+    #[error(transparent)]
+    Layers(#[from] layers::LayersError),
+}
+
+/// What was cut on this host.
+fn captured(
+    c: &StepContext,
+    delta: DeltaId,
+    base: Option<DeltaId>,
+    how: CutKind,
+    handle: Handle,
+) -> Result<Parcel, StepFailure> {
+    let prepared = prepare(&c.host, &c.record, delta, base, how)?;
+    let capture = c.host.capture(c.record.vm).map_err(|f| recoverable(&f))?;
+    let trust = if how == CutKind::Scrub { Trust::Nothing } else { Trust::Record };
+    let peer = prepared.needs_peer_hashes.then(|| {
+        let ask = peer_hashes(c.host.clone(), c.record.clone(), handle, trust);
+        with_progress(ask, c.progress.clone(), &prepared)
+    });
+    let reader = capture.reader(delta, peer).map_err(|e| capture_failure(&e))?;
+    let all = || prepared.disks.iter().map(|disk| disk.size_bytes).sum();
+    Ok(Parcel {
+        bytes: prepared.bytes.unwrap_or_else(all),
+        disks: delta_disks(&prepared),
+        cut_at_ms: prepared.cut_at_ms,
+        kind: c.record.work.as_ref().and_then(|work| work.point_kind).unwrap_or(PointKind::Regular),
+        domain_xml: prepared.domain_xml,
+        small_files: prepared.small_files,
+        chunks: Box::new(reader.map(|chunk| chunk.map_err(ChunkError::from))),
+    })
 }
 
 enum SendFailure {
@@ -176,55 +379,52 @@ async fn send(
     delta: DeltaId,
     base: Option<DeltaId>,
     how: CutKind,
+    source: Source,
     from: Mark,
 ) -> Result<u64, SendFailure> {
     let step = SendFailure::Step;
     let (context, handle) = (c.clone(), Handle::current());
-    let (prepared, reader) = blocking(move || {
-        let prepared = prepare(&context.host, &context.record, delta, base, how)?;
-        let capture = context.host.capture(context.record.vm).map_err(|f| recoverable(&f))?;
-        let peer = prepared
-            .needs_peer_hashes
-            .then(|| peer_hashes(context.host.clone(), context.record.clone(), handle));
-        let reader = capture.reader(delta, peer).map_err(|e| capture_failure(&e))?;
-        Ok((prepared, reader))
+    let (parcel, targets) = blocking(move || {
+        let parcel = match source {
+            Source::Store => forward::parcel(&context, delta, base, how, handle),
+            Source::Capture => captured(&context, delta, base, how, handle),
+        }?;
+        let disks = context.host.disks(context.record.vm).map_err(|f| recoverable(&f))?;
+        let targets: Vec<_> = disks.into_iter().map(|disk| (disk.disk, disk.target)).collect();
+        Ok((parcel, targets))
     })
     .await
     .map_err(step)?;
-    let total = prepared.bytes.unwrap_or_else(|| prepared.disks.iter().map(|disk| disk.size_bytes).sum());
-    c.progress.start("ship", total);
+    c.progress.start("ship", parcel.bytes);
     let extra = DeltaExtra {
         from: c.host.name.clone(),
         standing: c.record.standing(true),
-        cut_at_ms: prepared.cut_at_ms,
-        kind: PointKind::Regular,
-        domain_xml: prepared.domain_xml,
-        small_files: prepared
-            .small_files
-            .iter()
-            .map(|(name, bytes)| (name.clone(), SetText::of_bytes(bytes)))
-            .collect(),
+        cut_at_ms: parcel.cut_at_ms,
+        kind: parcel.kind,
+        domain_xml: parcel.domain_xml,
+        small_files: texts(&parcel.small_files),
+        targets,
     };
     let header = DeltaHeader {
         protocol: PROTOCOL,
         vm: c.record.vm,
         delta,
         base,
-        disks: prepared.disks.iter().map(|d| DeltaDisk { disk: d.disk, size_bytes: d.size_bytes }).collect(),
+        disks: parcel.disks,
         from,
         extra: serde_json::to_value(extra).expect("plain data"),
     };
     let counters = Arc::new(transport::Progress::default());
-    let own =
-        c.record.settings.bandwidth_bytes_per_s.map(|limit| Arc::new(transport::Limiter::new(Some(limit))));
+    let own = Arc::new(transport::Limiter::new(bandwidth::own(&c.record.settings)));
     let options = SendOptions {
-        limiters: own.into_iter().chain([c.host.limiter.clone()]).collect(),
+        limiters: vec![own.clone(), c.host.limiter.clone()],
         progress: counters.clone(),
         cancel: c.cancel.clone(),
-        ..SendOptions::default()
+        compression: if c.record.settings.compress { Compression::Adaptive } else { Compression::Off },
     };
-    let sending = c.host.client.send_delta(&c.record.peer, header, reader, options);
-    let result = watch(c, &counters, sending).await;
+    let to = transport::Target { host: &c.record.peer, by: c.record.settings.authentication };
+    let sending = c.host.client.send_delta(to, header, parcel.chunks, options);
+    let result = watch(c, &counters, &own, sending).await;
     match result {
         Ok(_) => Ok(counters.sent_bytes.load(Ordering::Relaxed)),
         Err(SendError::ChainMismatch { .. }) => Err(SendFailure::ChainMismatch),
@@ -235,15 +435,23 @@ async fn send(
     }
 }
 
-/// Copies the link's counters to the job's progress while it sends.
-async fn watch<T>(c: &StepContext, counters: &transport::Progress, sending: impl Future<Output = T>) -> T {
+/// While it sends, copies the link's counters to the job's progress, and has the limit follow the settings and the time.
+async fn watch<T>(
+    c: &StepContext,
+    counters: &transport::Progress,
+    own: &transport::Limiter,
+    sending: impl Future<Output = T>,
+) -> T {
     const EVERY: std::time::Duration = std::time::Duration::from_millis(200);
     let mut sending = std::pin::pin!(sending);
     loop {
         tokio::select! {
             result = &mut sending => return result,
             () = tokio::time::sleep(EVERY) => {
-                c.progress.done.store(counters.raw_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+                c.progress.done.fetch_max(counters.raw_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+                if let Some(owner) = c.host.relationship(c.record.vm, c.record.index) {
+                    own.follow(bandwidth::own(&owner.record().settings));
+                }
             }
         }
     }
@@ -261,7 +469,12 @@ fn refused(answer: &serde_json::Value, record: &Relationship) -> StepFailure {
 }
 
 /// Asks the peer for hashes from a reader's thread, a node at a time.
-fn peer_hashes(host: Arc<Host>, record: Relationship, handle: Handle) -> capture::PeerHashes {
+pub(super) fn peer_hashes(
+    host: Arc<Host>,
+    record: Relationship,
+    handle: Handle,
+    trust: Trust,
+) -> capture::PeerHashes {
     let mut cache: Option<(DiskId, u32, Vec<ClusterHash>)> = None;
     Box::new(move |disk, first, count| {
         let mut hashes = Vec::with_capacity(count as usize);
@@ -269,7 +482,7 @@ fn peer_hashes(host: Arc<Host>, record: Relationship, handle: Handle) -> capture
         while at < first + count {
             let node = at / HASHES_MAX * HASHES_MAX;
             if !matches!(&cache, Some((cached, start, _)) if *cached == disk && *start == node) {
-                let fetched = handle.block_on(fetch_hashes(&host, &record, disk, node, HASHES_MAX))?;
+                let fetched = handle.block_on(fetch_hashes(&host, &record, disk, node, trust))?;
                 cache = Some((disk, node, fetched));
             }
             let Some((_, _, fetched)) = &cache else { return Err("no hashes".into()) };
@@ -281,14 +494,34 @@ fn peer_hashes(host: Arc<Host>, record: Relationship, handle: Handle) -> capture
     })
 }
 
+/// Moves the progress with what is compared: most of it is not sent.
+fn with_progress(
+    mut ask: capture::PeerHashes,
+    progress: Arc<Progress>,
+    prepared: &Prepared,
+) -> capture::PeerHashes {
+    let sizes: Vec<_> = prepared.disks.iter().map(|disk| (disk.disk, disk.size_bytes)).collect();
+    Box::new(move |disk, first, count| {
+        let before = sizes.iter().take_while(|(id, _)| *id != disk).map(|(_, size_bytes)| size_bytes);
+        let done = before.sum::<u64>() + u64::from(first) * CLUSTER_BYTES;
+        progress.done.fetch_max(done, Ordering::Relaxed);
+        ask(disk, first, count)
+    })
+}
+
 async fn fetch_hashes(
     host: &Host,
     record: &Relationship,
     disk: DiskId,
     first: u32,
-    count: u32,
+    trust: Trust,
 ) -> Result<Vec<ClusterHash>, Box<dyn std::error::Error + Send + Sync>> {
-    let answer = ask(host, record, PeerRequest::Hashes { disk, first, count }).await?;
+    let count = HASHES_MAX;
+    let request = match trust {
+        Trust::Record => PeerRequest::Hashes { disk, first, count },
+        Trust::Nothing => PeerRequest::ReadHashes { disk, first, count },
+    };
+    let answer = ask(host, record, request).await?;
     match answer.result {
         PeerResult::Hashes { hashes } if hashes.len() == count as usize => hashes
             .iter()
@@ -300,14 +533,23 @@ async fn fetch_hashes(
     }
 }
 
+/// What the hashes of a comparison are taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// What was recorded when the clusters came.
+    Record,
+    /// The files, which are read.
+    Nothing,
+}
+
 /// Answers a peer that compares: hashes of our latest point, past the disk's end zero.
 pub fn hashes(
     host: &Host,
     vm: VmId,
     latest: Option<DeltaId>,
     disk: DiskId,
-    first: u32,
-    count: u32,
+    (first, count): (u32, u32),
+    trust: Trust,
 ) -> Result<Vec<String>, Failure> {
     if count > HASHES_MAX {
         return Err(Failure::new(
@@ -319,10 +561,18 @@ pub fn hashes(
     let latest = latest
         .ok_or_else(|| Failure::new(ErrorKind::InvalidState, "no-point", "this replica holds no point"))?;
     let store = host.store(vm)?;
-    let nodes = store
-        .leaf_hashes(latest, disk, &[first / HASHES_MAX])
-        .map_err(|error| internal("read the replica's hashes", &error))?;
-    let mut hashes = nodes.into_iter().next().map(|(_, hashes)| hashes).unwrap_or_default();
+    let node = first / HASHES_MAX;
+    let leaves = match trust {
+        Trust::Record => store
+            .leaf_hashes(latest, disk, &[node])
+            .map(|nodes| nodes.into_iter().next().map(|(_, hashes)| hashes).unwrap_or_default()),
+        Trust::Nothing => store.read_leaf_hashes(latest, disk, node),
+    };
+    let mut hashes = match leaves {
+        // It was added: nothing of it is here yet.
+        Err(layers::LayersError::UnknownDisk { .. }) => vec![],
+        leaves => leaves.map_err(|error| internal("read the replica's hashes", &error))?,
+    };
     hashes.resize(count as usize, model::ZERO_CLUSTER);
     Ok(hashes.iter().map(|hash| hex(hash)).collect())
 }
