@@ -11,6 +11,8 @@ use std::{
 pub struct Assets {
     pub kernel: PathBuf,
     pub initrd: PathBuf,
+    /// With Debian's guest agent in it.
+    pub initrd_agent: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +29,11 @@ pub fn assets() -> Result<Assets, NoGuest> {
         let path = dir.join(name);
         if path.exists() { Ok(path) } else { Err(NoGuest { path }) }
     };
-    Ok(Assets { kernel: find("vmlinuz")?, initrd: find("initrd.gz")? })
+    Ok(Assets {
+        kernel: find("vmlinuz")?,
+        initrd: find("initrd.gz")?,
+        initrd_agent: find("initrd-agent.gz")?,
+    })
 }
 
 /// For an embedded libvirt that needs nothing but the user who runs it. The user matters twice: another
@@ -58,8 +64,24 @@ pub struct GuestSpec {
     pub writer: Writer,
     /// What the serial console says goes here; a restart appends.
     pub serial: PathBuf,
-    /// Gives the guest an agent that can freeze and thaw (between two ops of the writer).
-    pub agent: bool,
+    pub agent: Agent,
+    /// MAC addresses of network cards in networks of their own.
+    pub macs: Vec<String>,
+    /// The last disk is not the writer's: it holds an ext4 file system that the guest mounts and goes on writing to.
+    pub files: bool,
+}
+
+/// Who answers on the channel of the guest agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agent {
+    /// There is no channel.
+    None,
+    /// There is a channel, and nobody answers.
+    Dead,
+    /// The writer, which can freeze and thaw (between two of its ops).
+    Writer,
+    /// Debian's qemu-guest-agent. Before it freezes it is held up for so long.
+    Qemu { hook_sleep_s: u32 },
 }
 
 #[derive(Clone, Debug)]
@@ -108,18 +130,35 @@ impl GuestSpec {
             memory_mib: 96,
             writer: Writer::default(),
             serial: serial.to_owned(),
-            agent: false,
+            agent: Agent::None,
+            macs: vec![],
+            files: false,
         }
     }
 
     /// The kernel's command line.
+    ///
+    /// `no_timer_check`: an emulated processor that the host does not let run for some milliseconds fails the kernel's
+    /// check of its timer, and panics ("IO-APIC + timer doesn't work") when it does so four times.
     pub fn command_line(&self) -> String {
         let Writer { seed, ops_per_s, bytes_per_op, area_mib, ack_every, ops_max } = &self.writer;
         let mut line = format!(
-            "console=ttyS0 quiet panic=-1 oracle.disks={} oracle.seed={seed} oracle.ops_per_s={ops_per_s} \
-             oracle.bytes_per_op={bytes_per_op} oracle.area_mib={area_mib} oracle.ack_every={ack_every}",
-            self.disks.len()
+            "console=ttyS0 quiet panic=-1 no_timer_check oracle.disks={} oracle.seed={seed} \
+             oracle.ops_per_s={ops_per_s} oracle.bytes_per_op={bytes_per_op} oracle.area_mib={area_mib} \
+             oracle.ack_every={ack_every}",
+            self.disks.len() - usize::from(self.files)
         );
+        if let (true, Some(last)) = (self.files, self.disks.last()) {
+            write!(line, " guest.files={}", last.target).expect("a string takes all");
+        }
+        match self.agent {
+            Agent::None | Agent::Writer => {}
+            Agent::Dead => line.push_str(" guest.agent=none"),
+            Agent::Qemu { hook_sleep_s } => {
+                write!(line, " guest.agent=qemu guest.hook_sleep={hook_sleep_s}")
+                    .expect("a string takes all");
+            }
+        }
         if let Some(last) = ops_max {
             write!(line, " oracle.ops_max={last}").expect("a string takes all");
         }
@@ -127,16 +166,24 @@ impl GuestSpec {
     }
 }
 
-/// A libvirt domain in software emulation, without network. A panic of its kernel shuts it off.
+/// A libvirt domain in software emulation. A panic of its kernel shuts it off.
 pub fn domain_xml(spec: &GuestSpec) -> Result<String, NoGuest> {
-    let Assets { kernel, initrd } = assets()?;
+    let Assets { kernel, initrd, initrd_agent } = assets()?;
+    let initrd = if matches!(spec.agent, Agent::Qemu { .. }) { initrd_agent } else { initrd };
     let uuid = spec.uuid.as_ref().map(|uuid| format!("<uuid>{}</uuid>", escape(uuid))).unwrap_or_default();
     let disks: String = spec.disks.iter().map(disk_xml).collect();
-    let agent = if spec.agent {
+    let agent = if spec.agent != Agent::None {
         "\n    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
     } else {
         ""
     };
+    let cards = spec.macs.iter().map(|mac| {
+        format!(
+            "\n    <interface type='user'><mac address='{}'/><model type='virtio'/></interface>",
+            escape(mac)
+        )
+    });
+    let cards: String = cards.collect();
     Ok(format!(
         "<domain type='qemu'>
   <name>{name}</name>{uuid}
@@ -148,7 +195,7 @@ pub fn domain_xml(spec: &GuestSpec) -> Result<String, NoGuest> {
   <features><acpi/></features>
   <on_reboot>destroy</on_reboot>
   <devices>{disks}
-    <serial type='file'><source path='{serial}' append='on'/><target port='0'/></serial>{agent}
+    <serial type='file'><source path='{serial}' append='on'/><target port='0'/></serial>{agent}{cards}
     <controller type='usb' model='none'/><memballoon model='none'/>
   </devices>
 </domain>
@@ -189,7 +236,7 @@ mod tests {
         let disks = [(root.join("a'&.qcow2"), "qcow2"), (root.join("b.raw"), "raw")];
         let mut spec = GuestSpec::new("guest & co", &disks, &root.join("serial.log"));
         spec.uuid = Some("4c7d1f4e-8f3c-4f0e-9a49-1f7a1b7c5a01".into());
-        spec.agent = true;
+        spec.agent = Agent::Writer;
         spec.writer.ops_max = Some(7);
         let path = root.join("domain.xml");
         fs::write(&path, domain_xml(&spec).unwrap()).unwrap();

@@ -31,10 +31,11 @@ pub fn poll_for<T>(bound: Duration, mut look: impl FnMut() -> Option<T>) -> Opti
         if let Some(found) = look() {
             return Some(found);
         }
-        if Instant::now() >= give_up {
+        let left = give_up.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return None;
         }
-        thread::sleep(POLL_EVERY);
+        thread::sleep(POLL_EVERY.min(left));
     }
 }
 

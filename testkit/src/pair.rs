@@ -2,11 +2,19 @@
 //! authority, the replication link on loopback. Driven from outside, as an operator would, through the
 //! command line.
 
-use crate::{TempRoot, free_port, kill_9, oracle, poll_for};
+use crate::{
+    TempRoot, free_port,
+    kdc::Kdc,
+    kill_9,
+    libvirtd::{Libvirtd, QEMU_USER},
+    oracle, poll_for,
+};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::{
     fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -24,6 +32,14 @@ pub struct Host {
     pub name: String,
     pub root: PathBuf,
     pub port: u16,
+    /// Where it listens under Kerberos, if it does.
+    pub kerberos_port: Option<u16>,
+    /// What the daemon finds in its environment beside the usual.
+    pub environment: Vec<(String, PathBuf)>,
+    /// How many disks of a VM the writer writes to, and the oracle judges; the others come after these.
+    pub written_disks: usize,
+    /// Where its libvirt is a process of its own, and not a part of the daemon.
+    pub libvirtd: Option<Libvirtd>,
     binary: PathBuf,
     daemon: Option<Child>,
 }
@@ -39,11 +55,14 @@ pub struct Refused {
     pub hint: String,
 }
 
-/// Hosts `a.example` and `b.example`, authorized for each other. Removed with everything on them when dropped.
+/// Hosts `a.example` and `b.example`, authorized for each other, and if it is wanted `x.example`, authorized for both.
+/// Removed with everything on them when dropped.
 #[derive(Debug)]
 pub struct Pair {
     pub a: Host,
     pub b: Host,
+    /// See [`Pair::add_third`].
+    pub x: Option<Host>,
     pub root: TempRoot,
 }
 
@@ -53,6 +72,18 @@ impl Pair {
         Self::start_at(TempRoot::new()?, binary)
     }
 
+    /// As [`Self::start`], with a libvirtd of its own on each host, whose QEMUs are not root's.
+    pub fn start_as_in_production(binary: &Path) -> Result<Self> {
+        let mut pair = Self::prepare(binary)?;
+        fs::set_permissions(pair.root.path(), fs::Permissions::from_mode(0o755))?;
+        pair.a.libvirtd = Some(Libvirtd::start(&pair.a.root.join("libvirt"), QEMU_USER)?);
+        pair.b.libvirtd = Some(Libvirtd::start(&pair.b.root.join("libvirt"), QEMU_USER)?);
+        pair.a.configure(&pair.b, "")?;
+        pair.b.configure(&pair.a, "")?;
+        pair.begin()?;
+        Ok(pair)
+    }
+
     /// As [`Self::start`], with everything below `folder`.
     pub fn start_in(binary: &Path, folder: &Path) -> Result<Self> {
         Self::start_at(TempRoot::new_in(folder)?, binary)
@@ -60,12 +91,7 @@ impl Pair {
 
     fn start_at(root: TempRoot, binary: &Path) -> Result<Self> {
         let mut pair = Self::prepare_at(root, binary)?;
-        pair.a.start()?;
-        pair.b.start()?;
-        for (host, other) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
-            let storage = host.storage();
-            host.run(&["authorize", &other.name, "--storage", &storage.to_string_lossy()])?;
-        }
+        pair.begin()?;
         Ok(pair)
     }
 
@@ -75,42 +101,90 @@ impl Pair {
     }
 
     fn prepare_at(root: TempRoot, binary: &Path) -> Result<Self> {
-        let host = |letter: &str| -> Result<Host> {
-            let host = Host {
-                name: format!("{letter}.example"),
-                root: root.join(letter),
-                port: free_port()?,
-                binary: binary.to_owned(),
-                daemon: None,
-            };
-            fs::create_dir_all(host.storage())?;
-            fs::create_dir_all(host.root.join("etc"))?;
-            Ok(host)
-        };
-        let (a, b) = (host("a")?, host("b")?);
+        let (a, b) = (Host::make(&root, "a", binary)?, Host::make(&root, "b", binary)?);
         for (host, other) in [(&a, &b), (&b, &a)] {
             host.configure(other, "")?;
         }
         a.run(&["cert", "init"])?;
         for host in [&a, &b] {
-            let bundle = root.join(format!("{}.bundle", host.name));
-            let bundle = bundle.to_string_lossy();
-            a.run(&["cert", "issue", &host.name, "--out", &bundle])?;
-            host.run(&["cert", "install", &bundle])?;
+            host.certify(&a, &root)?;
         }
-        Ok(Self { a, b, root })
+        Ok(Self { a, b, x: None, root })
+    }
+
+    /// Adds and starts a third host, which all hosts know and let in; the others start anew to hear of it.
+    pub fn add_third(&mut self) -> Result<()> {
+        let binary = self.a.binary.clone();
+        let mut x = Host::make(&self.root, "x", &binary)?;
+        x.written_disks = self.a.written_disks;
+        x.certify(&self.a, &self.root)?;
+        if self.a.libvirtd.is_some() {
+            x.libvirtd = Some(Libvirtd::start(&x.root.join("libvirt"), QEMU_USER)?);
+        }
+        let address =
+            |host: &Host| format!("[peers.\"{}\"]\naddress = \"127.0.0.1:{}\"\n", host.name, host.port);
+        x.configure(&self.a, "")?;
+        x.append(&address(&self.b))?;
+        x.start()?;
+        for host in [&mut self.a, &mut self.b] {
+            host.append(&address(&x))?;
+            if host.daemon.is_some() {
+                host.stop();
+                host.start()?;
+            }
+        }
+        for (host, other) in [(&x, &self.a), (&x, &self.b), (&self.a, &x), (&self.b, &x)] {
+            host.run(&["authorize", &other.name, "--storage", &host.storage().to_string_lossy()])?;
+        }
+        self.x = Some(x);
+        Ok(())
+    }
+
+    /// The third host; to be asked for only after it was added.
+    pub fn third(&self) -> &Host {
+        self.x.as_ref().expect("a third host was added")
+    }
+
+    /// Gives both hosts principals of this realm; before they are started.
+    pub fn join(&mut self, kdc: &Kdc) -> Result<()> {
+        for host in [&mut self.a, &mut self.b] {
+            kdc.keytab(&format!("{}.keytab", host.name), &[&format!("relevo/{}", host.name)])?;
+            host.kerberos_port = Some(free_port()?);
+            host.environment.push(("KRB5_CONFIG".to_owned(), kdc.configuration()));
+        }
+        for (host, other) in [(&self.a, &self.b), (&self.b, &self.a)] {
+            host.configure(other, "")?;
+            let keytab = kdc.folder().join(format!("{}.keytab", host.name));
+            let port = host.kerberos_port.unwrap_or_default();
+            let mut file = fs::File::options().append(true).open(host.root.join("etc/relevo.toml"))?;
+            write!(file, "\n[kerberos]\nkeytab = \"{}\"\nlisten = \"127.0.0.1:{port}\"\n", keytab.display())?;
+        }
+        Ok(())
+    }
+
+    /// Starts both hosts and authorizes them for each other.
+    pub fn begin(&mut self) -> Result<()> {
+        self.a.start()?;
+        self.b.start()?;
+        for (host, other) in [(&self.a, &self.b), (&self.b, &self.a)] {
+            let storage = host.storage();
+            host.run(&["authorize", &other.name, "--storage", &storage.to_string_lossy()])?;
+        }
+        Ok(())
     }
 
     /// Leaves both hosts running with all that is on them: their folder and the daemons' process ids.
     pub fn keep(self) -> (PathBuf, String) {
-        let pids = [&self.a, &self.b].map(|host| host.daemon.as_ref().map_or(0, Child::id).to_string());
+        let hosts = [&self.a, &self.b].into_iter().chain(&self.x);
+        let pids: Vec<_> = hosts.map(|host| host.daemon.as_ref().map_or(0, Child::id).to_string()).collect();
         let root = self.root.path().to_owned();
         std::mem::forget(self);
         (root, pids.join(" "))
     }
 
     pub fn host(&self, name: &str) -> &Host {
-        if self.a.name == name { &self.a } else { &self.b }
+        let hosts = [&self.a, &self.b].into_iter().chain(&self.x);
+        hosts.into_iter().find(|host| host.name == name).unwrap_or(&self.b)
     }
 }
 
@@ -118,11 +192,46 @@ impl Drop for Pair {
     fn drop(&mut self) {
         self.a.stop();
         self.b.stop();
+        self.x.iter_mut().for_each(Host::stop);
         self.root.kill_guests();
     }
 }
 
 impl Host {
+    fn make(root: &TempRoot, letter: &str, binary: &Path) -> Result<Self> {
+        let host = Self {
+            name: format!("{letter}.example"),
+            root: root.join(letter),
+            port: free_port()?,
+            binary: binary.to_owned(),
+            kerberos_port: None,
+            environment: vec![],
+            written_disks: usize::MAX,
+            libvirtd: None,
+            daemon: None,
+        };
+        fs::create_dir_all(host.storage())?;
+        fs::create_dir_all(host.root.join("etc"))?;
+        Ok(host)
+    }
+
+    /// Has `authority` issue this host's certificate, and installs it.
+    fn certify(&self, authority: &Self, root: &TempRoot) -> Result<()> {
+        let bundle = root.join(format!("{}.bundle", self.name));
+        let bundle = bundle.to_string_lossy();
+        authority.run(&["cert", "issue", &self.name, "--out", &bundle])?;
+        self.run(&["cert", "install", &bundle])?;
+        Ok(())
+    }
+
+    /// Adds to the end of the configuration.
+    fn append(&self, text: &str) -> Result<()> {
+        use std::io::Write;
+        let path = self.root.join("etc/relevo.toml");
+        fs::File::options().append(true).open(path)?.write_all(text.as_bytes())?;
+        Ok(())
+    }
+
     /// Where replicas that come here are stored.
     pub fn storage(&self) -> PathBuf {
         self.root.join("replicas")
@@ -134,22 +243,40 @@ impl Host {
 
     /// Writes the configuration; `more` is appended to its top level.
     pub fn configure(&self, other: &Host, more: &str) -> Result<()> {
+        let uri = self.libvirtd.as_ref().map(|libvirtd| format!("libvirt = \"{}\"\n", libvirtd.uri()));
+        let more = [more, &uri.unwrap_or_default()].concat();
         let text = format!(
             "host_name = \"{}\"\nreplication = \"127.0.0.1:{}\"\nshutdown_timeout_s = 60\n{more}\n\
-             [spool]\nkeep_free = \"1MiB\"\n\n[peers.\"{}\"]\naddress = \"127.0.0.1:{}\"\n",
-            self.name, self.port, other.name, other.port
+             [spool]\nkeep_free = \"1MiB\"\n\n[peers.\"{}\"]\naddress = \"127.0.0.1:{}\"\n{}",
+            self.name,
+            self.port,
+            other.name,
+            other.port,
+            self.of_peer(other)
         );
         fs::write(self.root.join("etc/relevo.toml"), text)?;
         Ok(())
     }
 
+    fn of_peer(&self, other: &Host) -> String {
+        let address = |port| format!("kerberos_address = \"127.0.0.1:{port}\"\n");
+        other.kerberos_port.map(address).unwrap_or_default()
+    }
+
     /// Starts the daemon and waits until it answers.
     pub fn start(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.wait_up()
+    }
+
+    /// Starts the daemon.
+    pub fn spawn(&mut self) -> Result<()> {
         let log = fs::File::options().create(true).append(true).open(self.log_path())?;
         let child = Command::new(&self.binary)
             .arg("--root")
             .arg(&self.root)
             .arg("serve")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("RUST_LOG", "info,service=debug,hypervisor=debug")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -157,6 +284,11 @@ impl Host {
             .spawn()
             .with_context(|| format!("cannot start {}", self.binary.display()))?;
         self.daemon = Some(child);
+        Ok(())
+    }
+
+    /// Waits until a daemon that was started answers.
+    pub fn wait_up(&mut self) -> Result<()> {
         let up = poll_for(START_MAX, || {
             let dead = self.daemon.as_mut().and_then(|child| child.try_wait().ok().flatten());
             if dead.is_some() {
@@ -249,10 +381,36 @@ impl Host {
         Err(Refused { command, code, id: word("id"), message: word("message"), hint: word("hint") })
     }
 
+    /// Runs `relevo --root ROOT ARGS` with this on its standard input.
+    pub fn run_with_input(&self, args: &[&str], input: &str) -> Result<()> {
+        let mut command = Command::new(&self.binary);
+        command.arg("--root").arg(&self.root).args(args).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = command.spawn()?;
+        child.stdin.take().context("a pipe")?.write_all(input.as_bytes())?;
+        ensure!(child.wait()?.success(), "relevo {} failed", args.join(" "));
+        Ok(())
+    }
+
     /// The relationship of a VM, as `relevo status` shows it.
     pub fn status(&self, vm: &str) -> Result<Value> {
         let views = self.run(&["status", vm])?;
         views.get(0).cloned().context("no relationship")
+    }
+
+    /// The relationship that forwards a VM's replica to a third host.
+    pub fn extended(&self, vm: &str) -> Result<Value> {
+        let views = self.run(&["status", vm])?;
+        views.get(1).cloned().context("no extended relationship")
+    }
+
+    /// Waits until a look at the extended relationship finds what is wanted.
+    pub fn wait_extended(&self, vm: &str, bound: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let mut last = Value::Null;
+        let reached = poll_for(bound, || {
+            last = self.extended(vm).ok()?;
+            wanted(&last).then(|| last.clone())
+        });
+        reached.with_context(|| format!("{}'s extended relationship is not as wanted: {last:#}", self.name))
     }
 
     pub fn state(&self, vm: &str) -> Result<u64> {
@@ -334,7 +492,8 @@ impl Host {
 
     /// `None`: it has no layers of its own (adopted in place), or merged away meanwhile.
     fn check_point(&self, vm: &str, id: &str) -> Result<Option<oracle::Verdict>> {
-        let Ok(images) = self.point_images(vm, id) else { return Ok(None) };
+        let Ok(mut images) = self.point_images(vm, id) else { return Ok(None) };
+        images.truncate(self.written_disks);
         // A layer below may be merged away between two steps of opening the chain by its names.
         let mut tries = OPENINGS_MAX;
         loop {

@@ -44,7 +44,7 @@ pub struct Qemu {
 
 /// Starts the guest. Pidfile, sockets and QEMU's messages go to `dir`, which has a short path.
 pub fn start(spec: &GuestSpec, dir: &Path) -> Result<Qemu, QemuError> {
-    let Assets { kernel, initrd } = assets()?;
+    let Assets { kernel, initrd, .. } = assets()?;
     let place = |suffix: &str| dir.join(format!("{}.{suffix}", spec.name));
     let (monitor, agent, messages) = (place("qmp"), place("agent"), place("err"));
     let fail = |source| QemuError::Start { source };
@@ -60,7 +60,7 @@ pub fn start(spec: &GuestSpec, dir: &Path) -> Result<Qemu, QemuError> {
         let (path, format) = (comma(&disk.path), &disk.format);
         command.arg("-drive").arg(format!("if=virtio,file={path},format={format},discard=unmap"));
     }
-    if spec.agent {
+    if spec.agent != crate::guest::Agent::None {
         command.args(["-device", "virtio-serial-pci", "-chardev"]);
         command.arg(format!("socket,id=agent,path={},server=on,wait=off", comma(&agent)));
         command.args(["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]);

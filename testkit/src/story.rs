@@ -1,7 +1,7 @@
-//! The story of Relevo, told by two hosts and a guest on this machine, step by step, with measured figures;
+//! The story of Relevo, told by two hosts, at the end three, and a guest on this machine, with measured figures;
 //! each step's history is checked by the write oracle. `cargo xtask demo` shows it, a test holds it.
 
-use crate::{GuestSpec, domain_xml, oracle, pair::Pair, poll_for};
+use crate::{GuestSpec, domain_xml, ext4, guest::Agent, oracle, pair::Pair, poll_for};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::{
@@ -14,6 +14,8 @@ use std::{
 const VM: &str = "guest";
 const BOUND: Duration = Duration::from_secs(180);
 const DISKS_BYTES: [u64; 2] = [256 << 20, (100 << 20) + 4096];
+/// The disk with a file system in it.
+const FILES_BYTES: u64 = 32 << 20;
 
 struct Story {
     pair: Pair,
@@ -38,23 +40,27 @@ impl Story {
     }
 }
 
-/// Tells the story with this `relevo`, and fails where it does not hold. The hosts run until the pair that is
-/// returned is dropped.
-pub fn tell(binary: &Path) -> Result<Pair> {
+/// Tells the story on these hosts, and fails where it does not hold. They run until the pair that is returned is dropped.
+pub fn tell(pair: Pair) -> Result<Pair> {
     let began = Instant::now();
-    let mut s = begin(binary)?;
+    let mut s = begin(pair)?;
     first_copy(&mut s)?;
     test_failover(&mut s)?;
+    consistent(&mut s)?;
     planned(&mut s)?;
     unplanned(&mut s)?;
     failback(&mut s)?;
+    third(&mut s)?;
     println!("\nThe story holds. {:.0} s in all.", began.elapsed().as_secs_f64());
     Ok(s.pair)
 }
 
-fn begin(binary: &Path) -> Result<Story> {
-    println!("Two hosts, a.example and b.example, and a guest with two disks that writes a known history.");
-    let pair = Pair::start(binary)?;
+fn begin(mut pair: Pair) -> Result<Story> {
+    println!(
+        "Two hosts, a.example and b.example, and a guest: it writes a known history to two disks, and files to an\n\
+         ext4 file system on a third."
+    );
+    (pair.a.written_disks, pair.b.written_disks) = (DISKS_BYTES.len(), DISKS_BYTES.len());
     let serial = pair.root.join("serial.log");
     let mut disks = vec![];
     for (letter, size) in ["a", "b"].iter().zip(DISKS_BYTES) {
@@ -67,7 +73,11 @@ fn begin(binary: &Path) -> Result<Story> {
         ensure!(made.success(), "qemu-img create failed");
         disks.push((path, "qcow2"));
     }
-    let spec = GuestSpec::new(VM, &disks, &serial);
+    let files = pair.root.join("a/files.qcow2");
+    ext4::make(&files, FILES_BYTES)?;
+    disks.push((files, "qcow2"));
+    let mut spec = GuestSpec::new(VM, &disks, &serial);
+    (spec.agent, spec.files) = (Agent::Qemu { hook_sleep_s: 0 }, true);
     let xml = pair.root.join("guest.xml");
     fs::write(&xml, domain_xml(&spec)?)?;
     pair.a.run(&["vm", "define", &xml.to_string_lossy()])?;
@@ -144,6 +154,31 @@ fn test_failover(s: &mut Story) -> Result<()> {
     Ok(())
 }
 
+fn consistent(s: &mut Story) -> Result<()> {
+    s.say(
+        "application-consistent points: the guest agent freezes the file system for the instant of the cut",
+    );
+    s.pair.a.run(&["configure", VM, "--app-consistent", "2s"])?;
+    let found = poll_for(BOUND, || {
+        let points = s.pair.b.points(VM).ok()?;
+        let ids = |frozen: bool| {
+            let is = move |p: &&Value| (p["kind"] == "application-consistent") == frozen;
+            points.iter().rev().filter(is).filter_map(|p| p["point"].as_str()).next()
+        };
+        // Either may merge away while it is looked at.
+        let recovers = |id: &str| ext4::needs_recovery(s.pair.b.point_images(VM, id).ok()?.last()?).ok();
+        let (frozen, regular) = (ids(true)?, ids(false)?);
+        (!recovers(frozen)? && recovers(regular)?).then(|| frozen.to_owned())
+    });
+    let frozen = found.context("no application-consistent point with a clean file system")?;
+    s.fact(&format!(
+        "point {}: the file system in it is clean; in the points beside it its journal would be replayed",
+        &frozen[..8]
+    ));
+    s.pair.a.run(&["configure", VM, "--app-consistent", "0"])?;
+    Ok(())
+}
+
 fn planned(s: &mut Story) -> Result<()> {
     s.say("planned failover to b.example, and back: no copy");
     for (from, to) in [("a.example", "b.example"), ("b.example", "a.example")] {
@@ -159,7 +194,7 @@ fn planned(s: &mut Story) -> Result<()> {
         let sent = number(&s.pair.host(to).status(VM)?, "sent_bytes") - sent_before;
         let (points, verdict) = s.pair.host(from).check_points(VM)?;
         verdict.at_least(before)?;
-        let size: u64 = DISKS_BYTES.iter().sum();
+        let size = DISKS_BYTES.iter().sum::<u64>() + FILES_BYTES;
         ensure!(sent < size / 4, "{sent} bytes were sent after the reversal");
         s.fact(&format!(
             "reversed: {to} sends to {from}, {} so far of {}; {points} points checked",
@@ -223,7 +258,7 @@ fn failback(s: &mut Story) -> Result<()> {
     s.pair.a.run(&["failback", VM])?;
     s.pair.a.wait_state(VM, 14, BOUND)?;
     let sent = number(&s.pair.b.status(VM)?, "sent_bytes") - before;
-    let size: u64 = DISKS_BYTES.iter().sum();
+    let size = DISKS_BYTES.iter().sum::<u64>() + FILES_BYTES;
     s.fact(&format!("the difference is here: {} sent, of disks of {}", mib(sent), mib(size)));
     let points = s.pair.a.points(VM)?;
     let kept = points
@@ -252,5 +287,44 @@ fn failback(s: &mut Story) -> Result<()> {
         "the VM runs from its own disk; {points} points on b.example checked, history of {} boots",
         verdict.epochs.len()
     ));
+    Ok(())
+}
+
+fn third(s: &mut Story) -> Result<()> {
+    s.say("a third site: b.example forwards what it receives to x.example");
+    s.pair.add_third()?;
+    let every = ["--interval", "2", "--history", "4", "--history-every", "4s"];
+    let protect: Vec<&str> = ["protect", VM, "--to", "x.example"].into_iter().chain(every).collect();
+    s.pair.b.run(&protect)?;
+    let copied = number(&s.pair.b.extended(VM)?, "sent_bytes");
+    wait_for_acks(&s.serial, 10)?;
+    let before = s.last_ack()?;
+    s.pair.a.wait_cycles(VM, 2, BOUND)?;
+    let from = number(&s.pair.b.extended(VM)?, "cycles_succeeded");
+    let view = s.pair.b.wait_extended(VM, BOUND, |view| number(view, "cycles_succeeded") >= from + 2)?;
+    let (points, verdict) = s.pair.third().check_points(VM)?;
+    verdict.at_least(before)?;
+    s.fact(&format!(
+        "first copy {}, then what is new: {} in the last turn; {points} points on x.example checked",
+        mib(copied),
+        mib(number(&view, "last_cycle_bytes"))
+    ));
+
+    s.say("a.example and b.example die; x.example takes over, and gives the VM back when they return");
+    s.pair.a.kill_daemon()?;
+    s.pair.b.kill_daemon()?;
+    s.pair.a.kill_qemu(VM)?;
+    let boots = oracle::read_log(&s.serial)?.boots;
+    s.pair.third().run(&["failover", VM])?;
+    wait_for_boot(s, boots)?;
+    s.fact("the VM runs on x.example");
+    s.pair.b.start()?;
+    s.pair.a.start()?;
+    let status = s.pair.a.wait_state(VM, 8, BOUND)?;
+    ensure!(status["may_run"] == false, "a.example still claims the VM");
+    s.fact("a.example heard of it from b.example, and is superseded");
+    s.pair.third().run(&["revert", VM])?;
+    s.pair.a.wait_state(VM, 3, BOUND)?;
+    s.fact("reverted: a.example has the right to run it again");
     Ok(())
 }

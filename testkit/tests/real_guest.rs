@@ -98,7 +98,7 @@ fn a_frozen_guest_holds_a_whole_number_of_ops() {
     let disks = disks(&root);
     let images = [&disks[0].0, &disks[1].0];
     let mut spec = GuestSpec::new("frozen", &disks, &root.join("serial.log"));
-    spec.agent = true;
+    spec.agent = testkit::guest::Agent::Writer;
     spec.writer.ops_per_s = 200.0;
     let guest = qemu::start(&spec, root.path()).unwrap();
     run_until(&spec, 30);

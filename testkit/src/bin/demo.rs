@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use std::{env, path::PathBuf, process::ExitCode};
-use testkit::story;
+use testkit::{pair::Pair, story};
 
 fn main() -> ExitCode {
     match show() {
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
 
 fn show() -> Result<()> {
     let binary = binary()?;
-    let pair = story::tell(&binary)?;
+    let pair = story::tell(Pair::start(&binary)?)?;
     if env::args().any(|arg| arg == "--keep") {
         println!("\nThe hosts go on running. Talk to them:");
         for host in [&pair.a, &pair.b] {

@@ -4,12 +4,14 @@
 use crate::tool;
 use anyhow::Result;
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     os::unix::fs::FileExt,
     path::Path,
     process::Command,
 };
 
+pub const CLUSTER_BYTES: u64 = 64 << 10;
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Makes a qcow2 of this size. The first `blank_bytes` stay holes: there a guest may write.
@@ -43,6 +45,27 @@ pub fn fill(raw: &Path, size_bytes: u64, blank_bytes: u64) -> Result<()> {
         file.write_all_at(&piece, index * PIECE_BYTES as u64)?;
     }
     Ok(())
+}
+
+/// One percent of a disk's clusters, others in each run.
+pub fn one_percent(run: u64, disk_bytes: u64) -> BTreeSet<u64> {
+    let mut random = Random(run + 1);
+    let count = disk_bytes / CLUSTER_BYTES;
+    let mut clusters = BTreeSet::new();
+    while (clusters.len() as u64) < count / 100 {
+        clusters.insert(random.next() % count);
+    }
+    clusters
+}
+
+/// Writes these clusters of a qcow2 as a guest would.
+pub fn rewrite(disk: &Path, clusters: &BTreeSet<u64>, pattern: u8) -> Result<()> {
+    let mut command = Command::new("qemu-io");
+    command.args(["-f", "qcow2"]);
+    for cluster in clusters {
+        command.args(["-c", &format!("write -P {pattern} {} {CLUSTER_BYTES}", cluster * CLUSTER_BYTES)]);
+    }
+    tool(command.arg(disk)).map(drop)
 }
 
 /// xorshift64: fast, and the same on every machine.

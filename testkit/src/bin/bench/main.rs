@@ -1,12 +1,14 @@
 //! `cargo xtask bench`: what Relevo costs, each figure beside a peer that ran in turn with it on the same
-//! machine. Raw figures go to `target/bench/NAME.json`, the table to `docs/performance.md`. Missed targets are
+//! machine. Raw figures go to `docs/figures/NAME.json`, the table to `docs/performance.md`. Missed targets are
 //! shown, not failures: figures depend on the machine.
 
 mod bare;
+mod begin;
 mod content;
 mod copy;
 mod cycle;
 mod home;
+mod management;
 mod memory;
 mod report;
 mod resync;
@@ -43,7 +45,9 @@ const BENCHES: &[(&str, Measure)] = &[
     ("failover", takeover::failover),
     ("failback", home::failback),
     ("resync", resync::resync),
+    ("begin", begin::begin),
     ("memory", memory::memory),
+    ("management", management::management),
 ];
 
 fn main() -> ExitCode {

@@ -51,7 +51,8 @@ fn protect(pair: &Pair, name: &str, disk: &Path) -> Result<()> {
     Ok(())
 }
 
-fn mib(host: &Host, key: &str) -> Result<f64> {
+/// A line of the daemon's `/proc/PID/status`.
+pub fn mib(host: &Host, key: &str) -> Result<f64> {
     let pid = host.daemon_pid().context("the daemon does not run")?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));

@@ -72,7 +72,7 @@ pub struct Report {
 impl Report {
     pub fn new() -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("a room in a repository")?;
-        let folder = root.join("target/bench");
+        let folder = root.join("docs/figures");
         fs::create_dir_all(&folder)?;
         Ok(Self { folder, page: root.join("docs/performance.md"), machine: machine() })
     }
@@ -94,7 +94,7 @@ impl Report {
         let (before, rest) = page.split_once(BEGIN).context("docs/performance.md has no begin marker")?;
         let (_, after) = rest.split_once(END).context("docs/performance.md has no end marker")?;
         let mut table = format!(
-            "{}\n\n| figure | measured | beside | ratio | target | |\n|---|---|---|---|---|---|\n",
+            "{}\n\n| figure | runs | measured | beside | ratio | target | |\n|---|---|---|---|---|---|---|\n",
             self.machine
         );
         for name in names {
@@ -124,7 +124,7 @@ fn row(figure: &Value) -> String {
     let text = |key: &str| figure[key].as_str().unwrap_or_default();
     let subject = runs("subject").unwrap_or_default();
     let measured = format!("{} {}", short(median(subject.clone())), text("unit"));
-    let target = figure["target"].as_f64();
+    let (count, target) = (subject.len(), figure["target"].as_f64());
     let (beside, ratio, held) = match runs("peer") {
         Some(peer) => {
             let beside = format!("{}: {} {}", text("peer_name"), short(median(peer.clone())), text("unit"));
@@ -135,7 +135,7 @@ fn row(figure: &Value) -> String {
     };
     let verdict = held.map_or("", |held| if held { "held" } else { "**missed**" });
     let target = target.map(|target| format!("≤ {}", short(target))).unwrap_or_default();
-    format!("| {} | {measured} | {beside} | {ratio} | {target} | {verdict} |", text("what"))
+    format!("| {} | {count} | {measured} | {beside} | {ratio} | {target} | {verdict} |", text("what"))
 }
 
 fn short(value: f64) -> String {

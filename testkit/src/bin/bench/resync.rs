@@ -1,7 +1,7 @@
 //! A resync after the bitmaps are lost and one percent has changed, beside `rsync` between two files of the same
 //! content with the same changes.
 
-use crate::{FOLDER, Options, VM, binary, content, content::Random, define, report::Figure, tool};
+use crate::{FOLDER, Options, VM, binary, content, content::CLUSTER_BYTES, define, report::Figure, tool};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::{
@@ -13,8 +13,6 @@ use std::{
     time::Instant,
 };
 use testkit::{GuestSpec, pair::Pair};
-
-const CLUSTER_BYTES: u64 = 64 << 10;
 
 pub fn resync(options: &Options) -> Result<Vec<Figure>> {
     let pair = Pair::start_in(&binary("relevo")?, Path::new(FOLDER))?;
@@ -32,8 +30,8 @@ pub fn resync(options: &Options) -> Result<Vec<Figure>> {
     let (mut ours, mut theirs, mut sent, mut changed) = (vec![], vec![], vec![], vec![]);
     let mut lost_points = 0.0;
     for run in 1..=options.runs {
-        let clusters = choose(run, options.disk_bytes);
-        write(&disk, &from, &clusters, run)?;
+        let clusters = content::one_percent(run as u64, options.disk_bytes);
+        write(&disk, &from, &clusters, u8::try_from(run)?)?;
         lose_bitmaps(&disk)?;
         let (points, before) = (settled_points(&pair)?, status(&pair, "sent_bytes")?);
         let began = Instant::now();
@@ -62,29 +60,14 @@ pub fn resync(options: &Options) -> Result<Vec<Figure>> {
     ])
 }
 
-/// One percent of the disk's clusters.
-fn choose(run: usize, disk_bytes: u64) -> BTreeSet<u64> {
-    let mut random = Random(run as u64 + 1);
-    let count = disk_bytes / CLUSTER_BYTES;
-    let mut clusters = BTreeSet::new();
-    while (clusters.len() as u64) < count / 100 {
-        clusters.insert(random.next() % count);
-    }
-    clusters
-}
-
 /// The same new content into the disk and into the peer's file.
-fn write(disk: &Path, raw: &Path, clusters: &BTreeSet<u64>, run: usize) -> Result<()> {
+fn write(disk: &Path, raw: &Path, clusters: &BTreeSet<u64>, pattern: u8) -> Result<()> {
     let raw = File::options().write(true).open(raw)?;
-    let pattern = u8::try_from(run)?;
     let content = vec![pattern; usize::try_from(CLUSTER_BYTES)?];
-    let mut command = Command::new("qemu-io");
-    command.args(["-f", "qcow2"]);
     for cluster in clusters {
         raw.write_all_at(&content, cluster * CLUSTER_BYTES)?;
-        command.args(["-c", &format!("write -P {pattern} {} {CLUSTER_BYTES}", cluster * CLUSTER_BYTES)]);
     }
-    tool(command.arg(disk)).map(drop)
+    content::rewrite(disk, clusters, pattern)
 }
 
 fn lose_bitmaps(disk: &Path) -> Result<()> {
