@@ -6,6 +6,7 @@ pub mod completion;
 pub mod failback;
 pub mod failover;
 pub mod job;
+pub mod network;
 pub mod protect;
 pub mod serve;
 pub mod status;
@@ -19,7 +20,10 @@ use crate::{
     output,
 };
 use service::api::{Command, ErrorKind, Failure};
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 pub fn run(cli: Cli) -> ExitCode {
     let options = cli.options;
@@ -44,13 +48,22 @@ fn command(action: Action, client: &Client) -> Result<Command, Failure> {
         Action::Status(args) => args.command(),
         Action::Points(args) => args.command(client)?,
         Action::Verify(args) => args.command(),
-        Action::Host(_) => Command::Host,
-        Action::Protect(args) => args.command(),
+        Action::Host(args) => args.command(),
+        Action::Protect(args) => args.command()?,
+        Action::Configure(args) => args.command(),
+        Action::Start(args) => args.command()?,
+        Action::Import(args) => args.command()?,
+        Action::Seed(args) => args.command(),
+        Action::Disks(args) => args.command(),
+        Action::Retarget(args) => args.command(),
         Action::Unprotect(args) => args.command(),
         Action::Suspend(args) => args.command(),
         Action::Resume(args) => args.command(),
         Action::Resync(args) => args.command(),
+        Action::Scrub(args) => args.command(),
+        Action::ResetStatistics(args) => args.command(),
         Action::Failover(args) => args.command(),
+        Action::FailoverNetwork(args) => args.command()?,
         Action::Revert(args) => args.command(),
         Action::Commit(args) => args.command(),
         Action::Reverse(args) => args.command(),
@@ -61,6 +74,14 @@ fn command(action: Action, client: &Client) -> Result<Command, Failure> {
         Action::Serve(_) | Action::Completion(_) | Action::Cert(_) | Action::User(_) => {
             unreachable!("these work without the daemon")
         }
+    })
+}
+
+/// The daemon has another working folder than the operator.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| {
+        let message = format!("cannot use the path {}: {error}", path.display());
+        Failure::new(ErrorKind::InvalidParameter, "path", message)
     })
 }
 

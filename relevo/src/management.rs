@@ -12,20 +12,22 @@ mod subscriptions;
 use cim::{Caller, Provider, Union};
 use cimxml::{delivery, interop};
 use front::{
-    Access, Authenticator, Body, Limits, Listener, Service, Settings, Tls, TlsFiles, users::UsersFile,
+    Access, Account, Authenticator, Body, Limits, Listener, Service, Settings, Tls, TlsError, TlsFiles,
+    users::UsersFile,
 };
 use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response, request};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use service::{
     Host,
-    api::{ErrorKind, Failure},
+    api::{ErrorKind, Failure, error::chain},
 };
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
     time::{Instant, SystemTime},
 };
+use tokio::sync::watch;
 
 /// Where the users are kept, unless the configuration says otherwise.
 pub fn users_path(config: &Path) -> PathBuf {
@@ -43,13 +45,16 @@ pub async fn start(host: Arc<Host>) -> Result<BoxFuture<'static, ()>, Failure> {
     let provider: Arc<dyn Provider> = Arc::new(Union(vec![hvr, interop.clone()]));
     let users = config.users.clone().unwrap_or_else(|| users_path(&host.dirs.config));
     let users = UsersFile::open(&users).map_err(|error| failure("read the users", &error))?;
-    let authenticator = Authenticator::new(users, Arc::new(Instant::now));
+    let tickets = tickets(&host)?;
+    let mut security_profiles = SECURITY_PROFILES.map(str::to_owned).to_vec();
+    security_profiles.extend(tickets.is_some().then(|| WITH_TICKETS.to_owned()));
+    let authenticator = Authenticator::with_tickets(users, Arc::new(Instant::now), tickets);
     let wsman: Arc<dyn Service> = Arc::new(WsMan(wsman::Server::new(
         provider.clone(),
         wsman::Settings {
             product_vendor: "Relevo".to_owned(),
             product_version: env!("CARGO_PKG_VERSION").to_owned(),
-            security_profiles: SECURITY_PROFILES.map(str::to_owned).to_vec(),
+            security_profiles,
             host: host.name.to_string(),
             default_namespace: Some(hvr::schema::V2.into()),
             limits: wsman::Limits::default(),
@@ -87,7 +92,7 @@ pub async fn start(host: Arc<Host>) -> Result<BoxFuture<'static, ()>, Failure> {
         tracing::info!(realm, tls = tls.is_some(), addresses = ?listener.addresses, "management");
         listeners.push(listener);
     }
-    let options = delivery::Options { tls: delivery_tls(&host), ..delivery::Options::default() };
+    let options = delivery::Options { tls: delivery_tls(&host)?, ..delivery::Options::default() };
     host.tasks.spawn(delivery::run(interop, provider, options, host.shutdown.child_token()));
     Ok(async move {
         for listener in listeners {
@@ -102,6 +107,18 @@ const SECURITY_PROFILES: [&str; 2] = [
     "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/basic",
     "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/mutual",
 ];
+
+const WITH_TICKETS: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/spnego-kerberos";
+
+/// The keys that clients' tickets are for, where they are configured.
+fn tickets(host: &Host) -> Result<Option<Account>, Failure> {
+    let Some(keytab) = host.config.management.keytab.clone() else { return Ok(None) };
+    let account = Account { principal: None, keytab, folder: host.dirs.state.clone() };
+    account
+        .check()
+        .map_err(|error| failure("take tickets at the management listeners", &error).hint(error.hint()))?;
+    Ok(Some(account))
+}
 
 fn open_interop(host: &Host) -> Result<interop::Interop, Failure> {
     let schemas = [hvr::schema::V2, hvr::schema::CIMV2].map(|name| Arc::new(hvr::schema::schema(name)));
@@ -118,38 +135,55 @@ fn open_interop(host: &Host) -> Result<interop::Interop, Failure> {
         .map_err(|error| failure("open the namespace interop", &error))
 }
 
+/// Loads the certificate, and again whenever one is installed.
 fn load_tls(host: &Host) -> Result<Arc<Tls>, Failure> {
     let config = &host.config.management;
     let own = |given: &Option<PathBuf>, file| given.clone().unwrap_or_else(|| host.dirs.certs.join(file));
-    Tls::load(&TlsFiles {
+    let files = TlsFiles {
         certificate: own(&config.certificate, "host.pem"),
         key: own(&config.key, "host.key"),
         client_authorities: config.client_authorities.clone(),
-    })
-    .map_err(|error| failure("load the certificate of the management listeners", &error))
+    };
+    let refused = |error: TlsError| failure("load the certificate of the management listeners", &error);
+    let tls = Tls::load(&files).map_err(refused)?;
+    let used = tls.clone();
+    host.on_certificates(Box::new(move || used.reload(&files).map_err(refused)));
+    Ok(tls)
 }
 
-/// Indications go over TLS to whom this host's authority vouches for; without one, over plain HTTP only.
-fn delivery_tls(host: &Host) -> Option<Arc<rustls::ClientConfig>> {
-    let path = host.config.management.client_authorities.clone().unwrap_or(host.dirs.certs.join("ca.pem"));
+/// Indications go over TLS to whom the clients' authorities, or this host's, vouch for; without such, over plain HTTP
+/// only. They are read again whenever a certificate is installed.
+fn delivery_tls(host: &Host) -> Result<watch::Receiver<Option<Arc<rustls::ClientConfig>>>, Failure> {
+    let path = host.config.management.client_authorities.clone();
+    let path = path.unwrap_or_else(|| host.dirs.certs.join("ca.pem"));
+    let (trust, trusted) = watch::channel(trusting(&path)?);
+    host.on_certificates(Box::new(move || {
+        trust.send_replace(trusting(&path)?);
+        Ok(())
+    }));
+    Ok(trusted)
+}
+
+/// Trusts whom these authorities vouch for; `None` where there is no such file.
+fn trusting(authorities: &Path) -> Result<Option<Arc<rustls::ClientConfig>>, Failure> {
+    if !authorities.exists() {
+        return Ok(None);
+    }
+    let doing = format!("use the authorities in {} for indications", authorities.display());
     let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).ok()? {
-        roots.add(certificate.ok()?).ok()?;
+    for certificate in CertificateDer::pem_file_iter(authorities).map_err(|error| failure(&doing, &error))? {
+        let certificate = certificate.map_err(|error| failure(&doing, &error))?;
+        roots.add(certificate).map_err(|error| failure(&doing, &error))?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let versions =
-        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    Some(Arc::new(versions.ok()?.with_root_certificates(roots).with_no_client_auth()))
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has ciphers for them");
+    Ok(Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth())))
 }
 
 fn failure(doing: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
-    let mut text = format!("cannot {doing}: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    Failure::new(ErrorKind::Configuration, "management", text)
+    Failure::new(ErrorKind::Configuration, "management", format!("cannot {doing}: {}", chain(error)))
 }
 
 struct WsMan(wsman::Server);

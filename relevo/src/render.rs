@@ -9,7 +9,7 @@ pub mod units;
 pub mod vm;
 
 use crate::output::Detail;
-use service::api::{AuthorizationView, HostView, Reply};
+use service::api::{AuthorizationView, HostView, Reply, TransfersView};
 use table::{Table, fields};
 
 pub fn reply(reply: &Reply, detail: Detail) -> String {
@@ -49,6 +49,7 @@ fn host(view: &HostView) -> String {
         ("host", view.host_name.to_string()),
         ("version", view.version.clone()),
         ("replication", view.replication_address.clone().unwrap_or_else(|| "not listening".to_owned())),
+        ("with Kerberos", or_dash(view.kerberos_address.clone())),
         ("libvirt", view.libvirt_uri.clone()),
         (
             "certificate",
@@ -59,7 +60,15 @@ fn host(view: &HostView) -> String {
         ),
         ("protected VMs", view.protected_vms.to_string()),
         ("replicas", view.replica_vms.to_string()),
+        ("sending", transfers(view.sending)),
+        ("receiving", transfers(view.receiving)),
     ])
+}
+
+fn transfers(view: TransfersView) -> String {
+    let TransfersView { under_way, max, waiting } = view;
+    let text = format!("{under_way} of at most {max} transfers");
+    if waiting == 0 { text } else { format!("{text}, {waiting} waiting") }
 }
 
 fn authorizations(views: &[AuthorizationView]) -> String {

@@ -22,10 +22,16 @@ pub fn host() -> HostView {
         host_name: host_name("a.example"),
         version: "0.1.0".into(),
         replication_address: Some("0.0.0.0:9443".into()),
+        kerberos_address: None,
         libvirt_uri: "qemu:///system".into(),
         certificate_expires: Some("2031-11-20T00:00:00Z".into()),
         protected_vms: 2,
         replica_vms: 1,
+        recovery_server: true,
+        monitoring_interval_s: 43_200,
+        monitoring_start_s: 32_400,
+        sending: TransfersView { under_way: 1, max: 4, waiting: 0 },
+        receiving: TransfersView { under_way: 0, max: 4, waiting: 0 },
     }
 }
 
@@ -59,7 +65,12 @@ pub fn vm() -> VmView {
         autostart: false,
         guest_agent: Some(true),
         disks: vec![disk, cdrom],
-        interfaces: vec![InterfaceView { mac: "52:54:00:12:34:56".into(), network: Some("default".into()) }],
+        interfaces: vec![InterfaceView {
+            mac: "52:54:00:12:34:56".into(),
+            network: Some("default".into()),
+            failover: None,
+            test_network: None,
+        }],
         obstacles: vec![],
     }
 }
@@ -82,6 +93,7 @@ pub fn point() -> PointView {
         received_at: "2026-05-04T03:12:08Z".into(),
         age_s: 4.2,
         stored_bytes: 1_363_149,
+        kept_for: vec!["latest".into()],
         note: None,
     }
 }
@@ -96,6 +108,7 @@ pub fn older_point() -> PointView {
         received_at: "2026-05-04T02:00:03Z".into(),
         age_s: 4330.0,
         stored_bytes: 220 << 20,
+        kept_for: vec!["history".into(), "every 1d".into()],
         note: Some("kept for a test failover".into()),
     }
 }
@@ -103,6 +116,7 @@ pub fn older_point() -> PointView {
 pub fn relationship() -> RelationshipView {
     RelationshipView {
         vm: vm_id(),
+        index: 0,
         name: "web".into(),
         mode: Mode::Primary,
         peer: host_name("b.example"),
@@ -120,20 +134,44 @@ pub fn relationship() -> RelationshipView {
         interval_s: 30,
         history: 4,
         history_every_s: 3600,
+        tiers: vec![],
         bandwidth_bytes_per_s: Some(200 << 20),
+        bandwidth_windows: vec![],
+        bandwidth_now_bytes_per_s: Some(200 << 20),
+        app_consistent_every_s: 4 * 3600,
+        last_app_consistent_at: Some("2026-05-04T02:00:05Z".into()),
+        app_consistent_failures: 0,
+        last_kind: Some(PointKind::Regular),
+        authentication: model::Authentication::Certificate,
         rpo_s: Some(4.2),
         newest_point: Some(point()),
         points: 5,
         cycles_succeeded: 120,
         cycles_missed: 1,
         cycles_failed: 0,
+        cycles_waited: 2,
         last_cycle_bytes: 1_363_149,
         last_cycle_ms: 97,
         sent_bytes: 3 << 30,
+        interval: IntervalView {
+            since: Some("2026-05-04T00:00:00Z".into()),
+            succeeded: 120,
+            missed: 1,
+            sent_bytes: 3 << 30,
+            sent_bytes_max: 1_363_149,
+            latency_ms: 11_640,
+            latency_ms_max: 210,
+            ..IntervalView::default()
+        },
+        last_test_at: None,
+        last_drill: None,
+        scrub: service::api::ScrubView::default(),
+        no_backup: None,
         activity: String::new(),
         job: None,
         retry_in_s: None,
         test_vm: None,
+        failover_network: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `kill -9` by seed: a daemon, QEMU or both die at a random instant of a random step of each flow, again and
-//! again on the same two hosts, and what one crash leaves is what the next one meets. After each, the flow
-//! comes to its end, replication goes on, one host may run the VM, and the points pass the oracle; at the end
-//! nothing is left over. Only kills inside a stage that a record or the log names are counted.
+//! again on the same two hosts and within the same operation, and what one crash leaves is what the next one meets.
+//! Then the flow comes to its end, replication goes on, one host may run the VM, and the points pass the oracle; at
+//! the end nothing is left over. Only kills inside a step that the log names are counted.
 //!
 //! `RELEVO_SEED` repeats a run as far as the machine's timing lets it; `RELEVO_KILLS` asks for more kills.
 
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::Value;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
@@ -26,13 +26,29 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Squared, the longest wait in milliseconds between a step's beginning and the kill: most steps take about that.
 const DELAY_ROOT_MAX: u64 = 5;
 /// Of each flow; `cargo xtask test --kills N` asks for more.
-const KILLS: usize = 2;
+const KILLS: usize = 8;
+/// Within one operation: what outlives so many is not made any more certain by another one.
+const BLOWS_MAX: usize = 6;
+/// Of a step that does not come by then another one has taken the place: a miss.
+const STEP_WITHIN: Duration = Duration::from_secs(40);
+/// A command is run for a status, and a log only read.
+const LOOKS_PER_STATUS: u32 = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
     Daemon,
     Qemu,
     Both,
+}
+
+/// A kill to come: of whom, and how long after which step has begun on `watched`.
+#[derive(Clone, Copy)]
+struct Blow {
+    host: char,
+    victim: Victim,
+    watched: char,
+    step: &'static str,
+    delay: Duration,
 }
 
 struct Scene {
@@ -77,6 +93,10 @@ impl Log {
     fn of(host: &Host) -> Self {
         let path = host.log_path();
         Self { at: fs::metadata(&path).map_or(0, |metadata| metadata.len()), path, text: String::new() }
+    }
+
+    fn forget(&mut self) {
+        self.text.clear();
     }
 
     fn read(&mut self) -> &str {
@@ -130,64 +150,109 @@ impl Scene {
         if letter == 'a' { &mut self.stage.pair.a } else { &mut self.stage.pair.b }
     }
 
-    /// Gives the command, waits until the log of `watched` tells the step, and kills on `host` a moment later.
-    /// A killed daemon is started again. What the record then says is counted: a kill between two steps of
-    /// other work, or one that came when all was over, is not.
+    /// As many blows as the flow needs, and one more for those that miss; in the order of the steps, some of
+    /// which are hit again as soon as they are repeated.
+    fn choose_blows(
+        &mut self,
+        flow: Flow,
+        steps: &[(char, &'static str)],
+        victims: &[(char, Victim)],
+    ) -> Vec<Blow> {
+        let count = (self.kills.saturating_sub(self.hits(flow)) + 1).min(BLOWS_MAX);
+        let mut at: Vec<usize> = (0..count).map(|_| self.random.random_range(0..steps.len())).collect();
+        at.sort_unstable();
+        let blow = |at: usize, random: &mut StdRng| {
+            let (host, victim) = *victims.choose(random).expect("a victim");
+            let delay = Duration::from_millis(random.random_range(0..=DELAY_ROOT_MAX).pow(2));
+            Blow { host, victim, watched: steps[at].0, step: steps[at].1, delay }
+        };
+        at.into_iter().map(|at| blow(at, &mut self.random)).collect()
+    }
+
+    /// Gives the command and strikes: each time, waits until a log tells the step, kills a moment later, and starts
+    /// again what is a daemon. Ends early where the operation has come to `end` (host and state) before.
+    /// A kill counts where the step had begun and had not ended.
     fn strike(
         &mut self,
         flow: Flow,
-        (host, victim): (char, Victim),
-        (watched, step): (char, &str),
+        blows: &[Blow],
         command: Option<(char, &[&str])>,
+        end: Option<(char, u64)>,
     ) -> Result<()> {
-        // Short delays more often than long ones: many steps are.
-        let delay = Duration::from_millis(self.random.random_range(0..=DELAY_ROOT_MAX).pow(2));
-        println!("{flow:?}: {victim:?} of {host} at `{step}` of {watched} after {} ms", delay.as_millis());
-        let mut log = Log::of(self.host(watched));
+        let mut logs = BTreeMap::from(['a', 'b'].map(|letter| (letter, Log::of(self.host(letter)))));
+        let mut ends: Vec<_> = end.into_iter().collect();
         if let Some((letter, args)) = command {
+            // Taken back, it is where it was.
+            let before = self.host(letter).state(VM).ok().map(|state| (letter, state));
+            ends.extend(before.filter(|_| end.is_some()));
             self.host(letter).command(&["--json", "--yes", "--no-wait"], args)?;
         }
-        let needle = format!("step=\"{step}\"");
-        let give_up = Instant::now() + BOUND;
-        while !log.read().contains(&needle) {
-            ensure!(Instant::now() < give_up, "{watched} never comes to `{step}`:\n{}", log.text);
+        for blow in blows {
+            let Blow { host: letter, victim, watched, step, delay } = *blow;
+            println!(
+                "{flow:?}: {victim:?} of {letter} at `{step}` of {watched} after {} ms",
+                delay.as_millis()
+            );
+            if !self.wait_step(&mut logs, blow, &ends)? {
+                println!("{flow:?}: over before `{step}`");
+                break;
+            }
+            // Not to wait for anything: the instant inside the step is what is drawn.
+            let _ = testkit::poll(delay, || false);
+            let host = self.host(letter);
+            let qemu_died = victim != Victim::Daemon && host.qemu_pid(VM).is_some_and(testkit::is_running);
+            if qemu_died {
+                host.kill_qemu(VM)?;
+            }
+            if victim != Victim::Qemu {
+                host.kill_daemon()?;
+            }
+            let (begun, ended) = (format!(" step=\"{step}\""), format!(" ended=\"{step}\""));
+            let log = logs.get_mut(&watched).expect("both are there");
+            let last = log.read().lines().rev().find(|line| line.contains(&begun) || line.contains(&ended));
+            let within = last.is_some_and(|line| line.contains(&begun));
+            if within && (qemu_died || victim != Victim::Qemu) {
+                let hit = format!("{victim:?} of {letter}, at `{step}` of {watched}");
+                *self.histogram.entry((flow, hit)).or_default() += 1;
+            }
+            logs.values_mut().for_each(Log::forget);
+            if victim != Victim::Qemu {
+                self.host(letter).spawn()?;
+            }
+        }
+        self.stage.pair.a.is_running().then(|| self.stage.pair.a.wait_up()).transpose()?;
+        self.stage.pair.b.is_running().then(|| self.stage.pair.b.wait_up()).transpose()?;
+        Ok(())
+    }
+
+    /// False when a host is idle in the state that ends the operation, or it never comes to the step.
+    fn wait_step(
+        &mut self,
+        logs: &mut BTreeMap<char, Log>,
+        blow: &Blow,
+        ends: &[(char, u64)],
+    ) -> Result<bool> {
+        let needle = format!(" step=\"{}\"", blow.step);
+        let give_up = Instant::now() + STEP_WITHIN;
+        let mut looks = 0u32;
+        loop {
+            if logs.get_mut(&blow.watched).expect("both are there").read().contains(&needle) {
+                return Ok(true);
+            }
+            looks += 1;
+            if looks.is_multiple_of(LOOKS_PER_STATUS) && ends.iter().any(|end| self.is_idle_in(*end)) {
+                return Ok(false);
+            }
+            if Instant::now() > give_up {
+                return Ok(false);
+            }
             let _ = testkit::poll(LOOK_EVERY, || false);
         }
-        // Not to wait for anything: the instant inside the step is what is drawn.
-        let _ = testkit::poll(delay, || false);
-        let host = self.host(host);
-        let qemu_died = victim != Victim::Daemon && host.qemu_pid(VM).is_some();
-        if qemu_died {
-            host.kill_qemu(VM)?;
-        }
-        if victim != Victim::Qemu {
-            host.kill_daemon()?;
-        }
-        let still_in_it = log
-            .read()
-            .lines()
-            .rev()
-            .find(|line| line.contains(" step=\""))
-            .is_some_and(|line| line.contains(&needle));
-        let mut after = Log::of(host);
-        if victim != Victim::Qemu {
-            host.start()?;
-        }
-        let name = host.name.clone();
-        let resumed = after.read().lines().find(|line| line.contains("resuming")).map(|line| {
-            let field = |key: &str| line.split(key).nth(1).and_then(|rest| rest.split('"').next());
-            format!("{} / {}", field("work=\"").unwrap_or(""), field("step=\"").unwrap_or(""))
-        });
-        // Who only receives, or lost but its QEMU, has no record of it: there the other's log tells.
-        let met = still_in_it && (qemu_died || !name.starts_with(watched));
-        let hit = match resumed {
-            Some(resumed) => Some(format!("{victim:?} of {name}: {resumed}")),
-            None => met.then(|| format!("{victim:?} of {name}, at `{step}` of {watched}")),
-        };
-        if let Some(hit) = hit {
-            *self.histogram.entry((flow, hit)).or_default() += 1;
-        }
-        Ok(())
+    }
+
+    fn is_idle_in(&mut self, (letter, state): (char, u64)) -> bool {
+        let status = self.host(letter).status(VM);
+        status.is_ok_and(|status| status["activity"] == "" && status["state_number"] == state)
     }
 
     fn goes_on(&mut self, primary: char) -> Result<()> {
@@ -209,11 +274,12 @@ impl Scene {
         let mut last = Value::Null;
         poll_for(BOUND, || {
             last = host.status(VM).ok()?;
-            let idle = last["activity"] == "";
-            if idle && last["state_number"] == state {
+            // On a slow machine one cycle follows on the heels of another.
+            let activity = last["activity"].as_str()?;
+            if last["state_number"] == state && (activity.is_empty() || activity.starts_with("cycle:")) {
                 return Some(());
             }
-            if idle {
+            if activity.is_empty() {
                 let _ = host.run(command);
             }
             None
@@ -281,17 +347,43 @@ fn leftovers(primary: &Host, replica: &Host) -> Result<Vec<String>> {
     }
     let points: Vec<String> =
         replica.points(VM)?.iter().filter_map(|point| Some(point["point"].as_str()?.to_owned())).collect();
-    let view = replica.run(&["vm", "show", VM])?;
-    // A replica that was the primary once has disks of its own, which are its points' bottom.
-    let own: Vec<&str> =
-        view["disks"].as_array().into_iter().flatten().filter_map(|d| d["path"].as_str()).collect();
-    let folder = replica.storage().join(view["vm"].as_str().context("no UUID")?);
-    for (_, disk) in replica.disks(VM)? {
-        let folder = folder.join(disk);
-        let layers = names(&folder, "qcow2").into_iter().filter(|name| !points.contains(name));
-        let paths = layers.map(|name| format!("{}/{name}.qcow2", folder.display()));
-        left.extend(paths.filter(|path| !own.contains(&&**path)));
-        left.extend(names(&folder, "partial").into_iter().map(|name| format!("{}/{name}", folder.display())));
+    for (host, points) in [(replica, &points[..]), (primary, &[])] {
+        let view = host.run(&["vm", "show", VM])?;
+        // A replica that was the primary once has disks of its own, which are its points' bottom, and a primary
+        // that was the replica has its disk among the layers.
+        let own: Vec<&str> =
+            view["disks"].as_array().into_iter().flatten().filter_map(|d| d["path"].as_str()).collect();
+        let id_and_rest = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            name.split_once('.').map_or((name.clone(), String::new()), |(id, rest)| (id.into(), rest.into()))
+        };
+        // Such a disk has the list of its clusters and its definition beside the layers, under its own point's id.
+        let mut bottoms = BTreeSet::new();
+        let belongs = |path: &Path, bottoms: &mut BTreeSet<String>| {
+            let (id, rest) = id_and_rest(path);
+            let is_bottom = !points.is_empty()
+                && !own.is_empty()
+                && matches!(&*rest, "sums" | "domain.xml")
+                && !path.with_file_name(format!("{id}.qcow2")).exists();
+            let is_point = !rest.ends_with("partial") && points.contains(&id);
+            if is_bottom && !is_point {
+                bottoms.insert(id);
+            }
+            is_point || is_bottom || own.contains(&&*path.to_string_lossy())
+        };
+        let mut folders = vec![host.storage().join(view["vm"].as_str().context("no UUID")?)];
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+                if path.is_dir() {
+                    folders.push(path);
+                } else if !belongs(&path, &mut bottoms) {
+                    left.push(path.display().to_string());
+                }
+            }
+        }
+        if bottoms.len() > 1 {
+            left.push(format!("lists of {bottoms:?}"));
+        }
     }
     let checkpoints = names(&primary.root.join("libvirt/lib/qemu/checkpoint").join(VM), "xml");
     if checkpoints.len() > 2 {
@@ -303,18 +395,18 @@ fn leftovers(primary: &Host, replica: &Host) -> Result<Vec<String>> {
 const PROTECT: &[&str] =
     &["protect", VM, "--to", "b.example", "--interval", "1", "--history", "3", "--history-every", "2s"];
 
+/// Either daemon.
+const DAEMONS: [(char, Victim); 2] = [('a', Victim::Daemon), ('b', Victim::Daemon)];
+
 #[test]
 fn replication_outlives_kills_at_any_instant_of_a_turn() -> Result<()> {
-    // A's not after the cut of a copy, which ends with a commit of overlays: here libvirt dies with the daemon, and
-    // one that is killed within a commit may never get over it.
-    const A: (char, Victim) = ('a', Victim::Daemon);
-    const B: (char, Victim) = ('b', Victim::Daemon);
-    const ALL: [(char, Victim); 4] = [A, B, ('a', Victim::Qemu), ('a', Victim::Both)];
+    const COPY: [(char, &str); 3] = [('a', "cut everything"), ('a', "ship"), ('a', "settle")];
+    const CYCLE: [(char, &str); 3] = [('a', "cut"), ('a', "ship"), ('a', "settle")];
+    const RESYNC: [(char, &str); 3] = [('a', "cut and compare"), ('a', "ship"), ('a', "settle")];
     let mut scene = Scene::new()?;
     while scene.wants_more(&[Flow::FirstCopy])? {
-        let (killer, step) =
-            scene.choose(&[(A, "cut everything"), (B, "cut everything"), (B, "ship"), (B, "settle")]);
-        scene.strike(Flow::FirstCopy, killer, ('a', step), Some(('a', PROTECT)))?;
+        let blows = scene.choose_blows(Flow::FirstCopy, &COPY, &DAEMONS);
+        scene.strike(Flow::FirstCopy, &blows, Some(('a', PROTECT)), Some(('a', 3)))?;
         scene.comes_to('a', 3, &["resync", VM])?;
         if scene.hits(Flow::FirstCopy) < scene.kills {
             scene.host('a').run(&["unprotect", VM])?;
@@ -323,16 +415,20 @@ fn replication_outlives_kills_at_any_instant_of_a_turn() -> Result<()> {
     }
     scene.goes_on('a')?;
     while scene.wants_more(&[Flow::Cycle])? {
-        let (killer, step) = (scene.choose(&ALL), scene.choose(&["cut", "ship", "settle"]));
-        scene.strike(Flow::Cycle, killer, ('a', step), None)?;
+        let mut blows = scene.choose_blows(Flow::Cycle, &CYCLE, &DAEMONS);
+        // The last one takes the guest, too: there are no cycles before it is back.
+        if let Some(last) = blows.last_mut() {
+            (last.host, last.victim) = ('a', scene.choose(&[Victim::Qemu, Victim::Both]));
+        }
+        scene.strike(Flow::Cycle, &blows, None, None)?;
         scene.goes_on('a')?;
     }
-    // Only where more kills are asked for: an embedded libvirt does not always get over what these leave.
-    let more = variable::<usize>("RELEVO_KILLS").is_some();
-    while more && scene.wants_more(&[Flow::Resync, Flow::Coalescing])? {
-        let (killer, step) = scene.choose(&[(A, "cut and compare"), (B, "cut and compare"), (B, "ship")]);
-        scene.strike(Flow::Resync, killer, ('a', step), Some(('a', &["resync", VM])))?;
-        scene.strike(Flow::Coalescing, ('b', Victim::Daemon), ('b', "merge layers"), None)?;
+    while scene.wants_more(&[Flow::Resync, Flow::Coalescing])? {
+        let blows = scene.choose_blows(Flow::Resync, &RESYNC, &DAEMONS);
+        scene.strike(Flow::Resync, &blows, Some(('a', &["resync", VM])), Some(('a', 3)))?;
+        scene.comes_to('a', 3, &["resync", VM])?;
+        let blows = scene.choose_blows(Flow::Coalescing, &[('b', "merge layers")], &DAEMONS[1..]);
+        scene.strike(Flow::Coalescing, &blows, None, None)?;
         scene.goes_on('a')?;
     }
     scene.nothing_is_left('a')
@@ -340,20 +436,25 @@ fn replication_outlives_kills_at_any_instant_of_a_turn() -> Result<()> {
 
 #[test]
 fn failovers_and_reverts_outlive_kills_at_any_instant() -> Result<()> {
-    const FAILOVER: [&str; 4] =
-        ["make the overlay", "define on the overlay", "start the VM", "track changes"];
-    const REVERT: [&str; 3] = ["stop the VM", "undefine", "drop the overlay"];
+    const FAILOVER: [(char, &str); 4] = [
+        ('b', "make the overlay"),
+        ('b', "define on the overlay"),
+        ('b', "start the VM"),
+        ('b', "track changes"),
+    ];
+    const REVERT: [(char, &str); 3] = [('b', "stop the VM"), ('b', "undefine"), ('b', "drop the overlay")];
+    const VICTIMS: [(char, Victim); 2] = [('b', Victim::Daemon), ('b', Victim::Both)];
     let mut scene = Scene::new()?;
     scene.stage.protect()?;
     scene.goes_on('a')?;
     while scene.wants_more(&[Flow::Failover, Flow::Revert])? {
         scene.lose('a')?;
-        let (victim, step) = (scene.choose(&[Victim::Daemon, Victim::Both]), scene.choose(&FAILOVER));
-        scene.strike(Flow::Failover, ('b', victim), ('b', step), Some(('b', &["failover", VM])))?;
+        let blows = scene.choose_blows(Flow::Failover, &FAILOVER, &VICTIMS);
+        scene.strike(Flow::Failover, &blows, Some(('b', &["failover", VM])), Some(('b', 5)))?;
         scene.comes_to('b', 5, &["failover", VM])?;
         scene.stage.bring_up(&scene.stage.pair.b)?;
-        let step = scene.choose(&REVERT);
-        scene.strike(Flow::Revert, ('b', Victim::Daemon), ('b', step), Some(('b', &["revert", VM])))?;
+        let blows = scene.choose_blows(Flow::Revert, &REVERT, &VICTIMS[..1]);
+        scene.strike(Flow::Revert, &blows, Some(('b', &["revert", VM])), Some(('b', 3)))?;
         scene.comes_to('b', 3, &["revert", VM])?;
         scene.host('a').start()?;
         scene.goes_on('a')?;
@@ -363,40 +464,44 @@ fn failovers_and_reverts_outlive_kills_at_any_instant() -> Result<()> {
 
 #[test]
 fn commits_and_failbacks_outlive_kills_at_any_instant() -> Result<()> {
-    const COMMIT: [&str; 2] = ["record cluster lists", "hide points"];
-    const FAILBACK: [(char, &str); 4] =
-        [('a', "read own changes"), ('a', "adopt the disks"), ('b', "cut and compare"), ('b', "ship")];
-    const COMPLETE: [(char, &str); 6] = [
+    const COMMIT: [(char, &str); 2] = [('b', "record cluster lists"), ('b', "hide points")];
+    const FAILBACK: [(char, &str); 6] = [
+        ('a', "stop the VM"),
+        ('a', "read own changes"),
+        ('a', "adopt the disks"),
+        ('a', "ask the peer to send"),
+        ('b', "cut and compare"),
+        ('b', "ship"),
+    ];
+    const COMPLETE: [(char, &str); 7] = [
         ('a', "ask the peer to prepare"),
         ('b', "stop the guest"),
-        ('b', "ship"),
         ('b', "undefine"),
         ('b', "hand over"),
         ('a', "start the VM"),
+        ('a', "ask the peer to become the replica"),
+        ('a', "promote the store"),
     ];
     let mut scene = Scene::new()?;
     scene.stage.protect()?;
     scene.goes_on('a')?;
-    // The steps of a commit take a millisecond: most kills come after them, and are not waited for.
-    while scene.wants_more(&[Flow::Failback])? {
+    while scene.wants_more(&[Flow::Commit, Flow::Failback])? {
         scene.lose('a')?;
         scene.host('b').run(&["failover", VM])?;
-        let step = scene.choose(&COMMIT);
-        scene.strike(Flow::Commit, ('b', Victim::Daemon), ('b', step), Some(('b', &["commit", VM])))?;
+        let blows = scene.choose_blows(Flow::Commit, &COMMIT, &DAEMONS[1..]);
+        scene.strike(Flow::Commit, &blows, Some(('b', &["commit", VM])), Some(('b', 6)))?;
         scene.comes_to('b', 6, &["commit", VM])?;
         scene.host('a').start()?;
         scene.host('a').wait_state(VM, 8, BOUND)?;
-        let (watched, step) = scene.choose(&FAILBACK);
-        let killed = scene.choose(&['a', 'b']);
         let failback: &[&str] = &["failback", VM];
-        scene.strike(Flow::Failback, (killed, Victim::Daemon), (watched, step), Some(('a', failback)))?;
+        let blows = scene.choose_blows(Flow::Failback, &FAILBACK, &DAEMONS);
+        scene.strike(Flow::Failback, &blows, Some(('a', failback)), Some(('a', 14)))?;
         scene.comes_to('a', 14, failback)?;
         // A guest that still boots does not hear that it is to shut down.
         scene.stage.wait_for_acks(3)?;
-        let (watched, step) = scene.choose(&COMPLETE);
-        let killed = scene.choose(&['a', 'b']);
         let complete: &[&str] = &["failback", VM, "--complete"];
-        scene.strike(Flow::Failback, (killed, Victim::Daemon), (watched, step), Some(('a', complete)))?;
+        let blows = scene.choose_blows(Flow::Failback, &COMPLETE, &DAEMONS);
+        scene.strike(Flow::Failback, &blows, Some(('a', complete)), Some(('a', 3)))?;
         scene.comes_to('a', 3, complete)?;
         scene.goes_on('a')?;
     }
@@ -405,20 +510,28 @@ fn commits_and_failbacks_outlive_kills_at_any_instant() -> Result<()> {
 
 #[test]
 fn planned_failovers_outlive_kills_at_any_instant() -> Result<()> {
-    const STEPS: [&str; 6] = ["stop the guest", "cut", "ship", "settle", "undefine", "hand over"];
+    const PLANNED: [&str; 5] = ["stop the guest", "ship", "settle", "undefine", "hand over"];
     let mut scene = Scene::new()?;
     scene.stage.protect()?;
     scene.goes_on('a')?;
     let (mut from, mut to) = ('a', 'b');
     while scene.wants_more(&[Flow::Planned, Flow::Reverse])? {
-        let (step, host) = (scene.choose(&STEPS), scene.choose(&[from, to]));
         let planned: &[&str] = &["failover", VM, "--planned"];
-        scene.strike(Flow::Planned, (host, Victim::Daemon), (from, step), Some((from, planned)))?;
+        let steps: Vec<_> = PLANNED.iter().map(|step| (from, *step)).collect();
+        let blows = scene.choose_blows(Flow::Planned, &steps, &DAEMONS);
+        scene.strike(Flow::Planned, &blows, Some((from, planned)), Some((to, 5)))?;
         scene.comes_to(to, 5, planned)?;
         scene.stage.bring_up(scene.stage.pair.host(&format!("{to}.example")))?;
-        let (watched, step) = scene.choose(&[(to, "promote the store"), (from, "adopt the disks")]);
+        let steps = [
+            (from, "adopt the disks"),
+            (to, "ask the peer to become the replica"),
+            (to, "record cluster lists"),
+            (to, "promote the store"),
+            (to, "merge the overlay down"),
+        ];
         let reverse: &[&str] = &["reverse", VM];
-        scene.strike(Flow::Reverse, (watched, Victim::Daemon), (watched, step), Some((to, reverse)))?;
+        let blows = scene.choose_blows(Flow::Reverse, &steps, &DAEMONS);
+        scene.strike(Flow::Reverse, &blows, Some((to, reverse)), None)?;
         scene.comes_to(to, 3, reverse)?;
         scene.goes_on(to)?;
         (from, to) = (to, from);

@@ -100,6 +100,34 @@ fn wait_for_boot(stage: &Stage, before: usize) -> Result<()> {
     stage.wait_for_acks(5)
 }
 
+/// Points of each VM that the oracle judges: some of each kind of turn that a busy guest's relationship meets.
+const POINTS: usize = 120;
+
+/// Judges so many points of this host's replica as they come.
+fn every_point_holds(host: &Host, points: usize) -> Result<()> {
+    let mut checked = BTreeSet::new();
+    let mut failure = None;
+    let many = poll(5 * BOUND, || {
+        for id in ids(host).unwrap_or_default() {
+            if checked.contains(&id) {
+                continue;
+            }
+            // Layers may merge under the reader; what is wrong with a point that stays is wrong again.
+            let judge = |_| host.point_images(VM, &id).ok().map(|images| oracle::check(&images));
+            match (0..3).map_while(judge).find(Result::is_ok) {
+                Some(_) => drop(checked.insert(id)),
+                None => failure = judge(3).and_then(Result::err).map(|violation| (id, violation)),
+            }
+        }
+        failure.is_some() || checked.len() >= points
+    });
+    if let Some((id, violation)) = failure {
+        return Err(violation).with_context(|| format!("point {id}"));
+    }
+    ensure!(many, "only {} points could be checked", checked.len());
+    Ok(())
+}
+
 #[test]
 fn every_point_of_three_disks_holds_a_prefix_of_the_history() -> Result<()> {
     let pair = Pair::start(binary())?;
@@ -118,34 +146,20 @@ fn every_point_of_three_disks_holds_a_prefix_of_the_history() -> Result<()> {
     let stage = begin(pair, &disks, 60.0)?;
     let (a, b) = (&stage.pair.a, &stage.pair.b);
 
-    let mut checked = BTreeSet::new();
-    let mut failure = None;
-    let many = poll(BOUND, || {
-        for id in ids(b).unwrap_or_default() {
-            if checked.contains(&id) {
-                continue;
-            }
-            let Ok(images) = b.point_images(VM, &id) else { continue };
-            match oracle::check(&images) {
-                Ok(_) => drop(checked.insert(id)),
-                // It may have merged away under the reader.
-                Err(violation) if ids(b).is_ok_and(|still| still.contains(&id)) => {
-                    failure = Some((id, violation));
-                }
-                Err(_) => {}
-            }
-        }
-        failure.is_some() || checked.len() >= 20
-    });
-    if let Some((id, violation)) = failure {
-        return Err(violation).with_context(|| format!("point {id}"));
-    }
-    ensure!(many, "only {} points could be checked", checked.len());
+    every_point_holds(b, POINTS)?;
     stage.check_newest(a, b)?;
     compare_paused(a, b)?;
     stage.wait_for_acks(10)?;
     stage.check_newest(a, b)?;
     Ok(())
+}
+
+#[test]
+fn every_point_of_a_raw_disk_and_another_holds_a_prefix_of_the_history() -> Result<()> {
+    let stage = stage(&[("raw", 64 << 20), ("qcow2", (48 << 20) + 4096 + 512)], 60.0)?;
+    every_point_holds(&stage.pair.b, POINTS)?;
+    stage.check_newest(&stage.pair.a, &stage.pair.b)?;
+    compare_paused(&stage.pair.a, &stage.pair.b)
 }
 
 #[test]
@@ -183,6 +197,83 @@ fn a_raw_disk_replicates_fails_over_and_comes_home() -> Result<()> {
     let (a, b) = (&stage.pair.a, &stage.pair.b);
     stage.check_newest(a, b)?;
     compare_paused(a, b)
+}
+
+#[test]
+fn a_vm_comes_home_as_of_an_earlier_point_of_the_other_host() -> Result<()> {
+    let mut stage = stage(&[("qcow2", 64 << 20), ("qcow2", (32 << 20) + 4096)], 20.0)?;
+    stage.check_newest(&stage.pair.a, &stage.pair.b)?;
+    stage.wait_for_acks(20)?;
+    stage.check_newest(&stage.pair.a, &stage.pair.b)?;
+    stage.pair.a.kill_daemon()?;
+    stage.wait_for_acks(5)?;
+    stage.pair.a.kill_qemu(VM)?;
+    let before = boots(&stage)?;
+    stage.pair.b.run(&["failover", VM])?;
+    wait_for_boot(&stage, before)?;
+    // None of these goes any more.
+    let points = ids(&stage.pair.b)?;
+    ensure!(points.len() > 2, "too few points: {points:?}");
+    let chosen = points[points.len() / 2].clone();
+    let mut copies = vec![];
+    for image in stage.pair.b.point_images(VM, &chosen)? {
+        let copy = stage.pair.root.join(format!("chosen-{}.qcow2", copies.len()));
+        run(
+            "qemu-img",
+            &["convert", "-U", "-O", "qcow2", &image.to_string_lossy(), &copy.to_string_lossy()],
+        )?;
+        copies.push(copy);
+    }
+    let at_chosen = oracle::check(&copies)?;
+
+    stage.pair.a.start()?;
+    stage.pair.a.wait_state(VM, 8, BOUND)?;
+    let unknown = stage.pair.a.run(&["failback", VM, "--point", "ffffffff"]).err().context("it is taken")?;
+    ensure!(unknown.code == 2 && unknown.message.contains("ffffffff"), "{unknown:#?}");
+    let log = stage.pair.b.log_path();
+    stage.pair.a.command(&["--json", "--yes", "--no-wait"], &["failback", VM, "--point", &chosen])?;
+    let sends = || fs::read_to_string(&log).ok()?.contains(" step=\"send the point\"").then_some(());
+    poll_for(BOUND, sends).context("the point is not sent")?;
+    stage.pair.b.kill_daemon()?;
+    stage.pair.b.start()?;
+    stage.pair.a.wait_state(VM, 14, BOUND)?;
+    let (a, b) = (&stage.pair.a, &stage.pair.b);
+    for (copy, image) in copies.iter().zip(a.point_images(VM, &chosen)?) {
+        run("qemu-img", &["compare", "-U", &copy.to_string_lossy(), &image.to_string_lossy()])?;
+    }
+    ensure!(b.status(VM)?["power_state"] == "running", "the guest was stopped before it had to be");
+    stage.check_newest(b, a)?;
+
+    let (before, last) = (boots(&stage)?, stage.last_ack()?);
+    a.run(&["failback", VM, "--complete"])?;
+    a.wait_state(VM, 3, BOUND)?;
+    wait_for_boot(&stage, before)?;
+    a.wait_cycles(VM, 2, BOUND)?;
+    // Points above may merge while they are looked at.
+    let in_place = poll_for(BOUND, || kept_in_place(b).ok()).context("what was written there is not kept")?;
+    let kept = oracle::check(&in_place)?;
+    kept.at_least(last)?;
+    let newest = || b.point_images(VM, &ids(b).ok()?.pop()?).ok();
+    let home = poll_for(BOUND, || oracle::check(&newest()?).ok()).context("no point holds a history")?;
+    let (at_point, later) = (at_chosen.epochs.len(), kept.epochs.len());
+    ensure!((at_point, later, home.epochs.len()) == (1, 2, 2), "{at_chosen:?} {kept:?} {home:?}");
+    ensure!(home.epochs[0] == at_chosen.epochs[0] && home.epochs[1] != kept.epochs[1], "{kept:?} {home:?}");
+    ensure!(home.epochs[1].first.abs_diff(at_chosen.n) <= 2, "home is not the point: {at_chosen:?} {home:?}");
+    compare_paused(a, b)
+}
+
+/// The disks as of a host's point with a note, which stand where they stood: what lies directly above names them.
+fn kept_in_place(host: &Host) -> Result<Vec<PathBuf>> {
+    let points = host.points(VM)?;
+    let kept = points.iter().position(|point| point["note"].is_string()).context("no point has a note")?;
+    let above =
+        points.get(kept + 1).and_then(|point| point["point"].as_str()).context("nothing lies above")?;
+    let below = |image: PathBuf| -> Result<PathBuf> {
+        let info = run("qemu-img", &["info", "-U", "--output=json", &image.to_string_lossy()])?;
+        let info: Value = serde_json::from_str(&info)?;
+        Ok(info["full-backing-filename"].as_str().context("no backing file")?.into())
+    };
+    host.point_images(VM, above)?.into_iter().map(below).collect()
 }
 
 /// A block device over a file, gone when dropped.
@@ -296,6 +387,31 @@ fn an_old_primary_that_cannot_ask_learns_it_when_it_can() -> Result<()> {
 }
 
 #[test]
+fn a_planned_failover_that_takes_too_long_is_cancelled_and_the_guest_runs_again() -> Result<()> {
+    let stage = stage(&[("qcow2", 64 << 20), ("qcow2", 32 << 20)], 60.0)?;
+    let a = &stage.pair.a;
+    stage.check_newest(a, &stage.pair.b)?;
+    a.run(&["suspend", VM])?;
+    stage.wait_for_acks(100)?;
+    a.run(&["configure", VM, "--bandwidth", "1KiB/s"])?;
+    let before = boots(&stage)?;
+    a.run(&["resume", VM])?;
+    let begun = a.command(&["--json", "--yes", "--no-wait"], &["failover", VM, "--planned"])?;
+    let job = begun["job"].as_str().context("no job")?;
+    poll_for(BOUND, || {
+        let activity = a.status(VM).ok()?["activity"].as_str()?.to_owned();
+        (activity.starts_with("planned") && activity.ends_with("ship")).then_some(())
+    })
+    .with_context(|| format!("it does not send: {:#}", a.status(VM).unwrap_or_default()))?;
+    a.run(&["job", "cancel", job])?;
+    wait_for_boot(&stage, before)?;
+    a.run(&["configure", VM, "--no-bandwidth"])?;
+    stage.check_newest(a, &stage.pair.b)?;
+    ensure!(a.status(VM)?["may_run"] == true, "{:#}", a.status(VM)?);
+    Ok(())
+}
+
+#[test]
 fn a_guest_that_does_not_shut_down_stays_where_it_is() -> Result<()> {
     let mut pair = Pair::prepare(binary())?;
     let config = pair.a.root.join("etc/relevo.toml");
@@ -353,8 +469,12 @@ fn suspend_resync_verify_and_unprotect_keep_what_they_promise() -> Result<()> {
     ensure!(kept.is_subset(&after), "a resync lost points: {kept:?} {after:?}");
     stage.check_newest(a, b)?;
 
+    // It waits for the turn that is under way.
+    a.run(&["configure", VM, "--bandwidth", "512KiB/s"])?;
+    poll_for(BOUND, || (a.status(VM).ok()?["activity"] != "").then_some(())).context("no turn begins")?;
     a.run(&["suspend", VM, "--release"])?;
     stage.wait_for_acks(20)?;
+    a.run(&["configure", VM, "--no-bandwidth"])?;
     a.run(&["resume", VM])?;
     stage.check_newest(a, b)?;
     compare_paused(a, b)?;
@@ -480,5 +600,28 @@ fn firmware_variables_and_tpm_state_come_along() -> Result<()> {
     ensure!(Path::new(there).starts_with(pair.b.storage()), "the variables are at {there}");
     ensure!(fs::read_to_string(there)? == "boot order: changed by the guest");
     ensure!(fs::read_to_string(state(&pair.b))? == "sealed keys, and one more");
+    Ok(())
+}
+
+/// Whatever replication begins with after the loss of power, such as a comparison, the VM does not wait for it.
+#[test]
+fn a_vm_with_autostart_runs_again_after_its_host_lost_power() -> Result<()> {
+    let mut stage = Stage::new(&[96 << 20])?;
+    stage.pair.a.kill_daemon()?;
+    let uri = format!("qemu:///embed?root={}", stage.pair.a.root.join("libvirt").display());
+    run("virsh", &["-q", "-c", &uri, "autostart", VM])?;
+    stage.pair.a.start()?;
+    stage.protect()?;
+    stage.check_newest(&stage.pair.a, &stage.pair.b)?;
+    for _ in 0..2 {
+        stage.pair.a.kill_daemon()?;
+        stage.pair.a.kill_qemu(VM)?;
+        // A /run does not outlive its host: libvirt is not to think for a moment that the VM runs.
+        fs::remove_dir_all(stage.pair.a.root.join("libvirt/run"))?;
+        let before = boots(&stage)?;
+        stage.pair.a.start()?;
+        wait_for_boot(&stage, before)?;
+        stage.check_newest(&stage.pair.a, &stage.pair.b)?;
+    }
     Ok(())
 }

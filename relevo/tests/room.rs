@@ -4,6 +4,7 @@
 mod support;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use std::{
     fs,
     io::Write,
@@ -231,9 +232,13 @@ fn overlays_that_pile_up_while_the_peer_is_away_are_written_back_and_the_disks_c
     stage.pair.a.start()?;
     poll_for(BOUND, || overlays(&stage.pair.a).ok()?.is_empty().then_some(()))
         .with_context(|| format!("overlays are left: {:?}", overlays(&stage.pair.a)))?;
-    let status = stage.pair.a.status(VM)?;
+    let mut status = Value::Null;
+    poll_for(BOUND, || {
+        status = stage.pair.a.status(VM).ok()?;
+        status["issues"].to_string().contains("overlays in").then_some(())
+    })
+    .with_context(|| format!("not told of: {status:#}"))?;
     ensure!(status["power_state"] == "running", "{status:#}");
-    ensure!(status["issues"].to_string().contains("overlays in"), "{status:#}");
     stage.wait_for_acks(40)?;
 
     small_quota(&stage.pair, 1024)?;

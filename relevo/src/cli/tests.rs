@@ -32,7 +32,7 @@ pub fn leaf_names() -> Vec<String> {
 fn daemon_command(line: &str) -> Command {
     let cli = parses(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     match cli.action {
-        Action::Protect(args) => args.command(),
+        Action::Protect(args) => args.command().unwrap(),
         Action::Failover(args) => args.command(),
         Action::Failback(args) => args.command(),
         Action::Authorize(args) => args.command().unwrap(),
@@ -74,17 +74,33 @@ fn protect_has_the_documented_defaults() {
             interval_s: 30,
             history: 4,
             history_every_s: 3600,
+            tiers: [],
             disks: None,
             bandwidth_bytes_per_s: None,
+            bandwidth_windows: [],
             auto_resynchronize: true,
+            app_consistent_every_s: 0,
+            authentication: Certificate,
+            resync_window: Window {
+                start_min: 0,
+                end_min: 0,
+            },
+            scrub_every_s: 0,
+            compress: true,
             start: true,
+            seed: Some(
+                false,
+            ),
+            export: None,
+            at_ms: None,
         }
     "#]]
     .assert_debug_eq(&daemon_command("relevo protect web --to B.example."));
     assert_eq!(
         daemon_command(
-            "relevo protect web --to b.example --interval 5m --history 0 --history-every 90 --disks vda,vdb \
-             --bandwidth 200MiB/s"
+            "relevo protect web --to b.example --interval 5m --history 0 --history-every 90 --keep 24x1h,7x1d --disks vda,vdb \
+             --bandwidth 200MiB/s --app-consistent 0 --auth kerberos --no-compression --resync-window 18:30-06:00 \
+             --scrub-every 30d --seed"
         ),
         Command::Protect {
             vm: "web".into(),
@@ -92,10 +108,20 @@ fn protect_has_the_documented_defaults() {
             interval_s: 300,
             history: 0,
             history_every_s: 90,
+            tiers: vec!["24x1h".parse().unwrap(), "7x1d".parse().unwrap()],
             disks: Some(vec!["vda".into(), "vdb".into()]),
             bandwidth_bytes_per_s: Some(200 << 20),
+            bandwidth_windows: vec![],
             auto_resynchronize: true,
+            app_consistent_every_s: 0,
+            authentication: model::Authentication::Kerberos,
+            resync_window: service::api::Window { start_min: 1110, end_min: 360 },
+            scrub_every_s: 2_592_000,
+            compress: false,
             start: true,
+            seed: Some(true),
+            export: None,
+            at_ms: None,
         }
     );
 }
@@ -120,7 +146,8 @@ fn options_choose_the_kind_of_failover() {
 fn options_choose_the_step_of_a_failback() {
     let vm = || "web".to_owned();
     for (line, command) in [
-        ("web", Command::Failback { vm: vm() }),
+        ("web", Command::Failback { vm: vm(), point: None }),
+        ("web --point 3f2a", Command::Failback { vm: vm(), point: Some("3f2a".into()) }),
         ("web --complete", Command::FailbackComplete { vm: vm(), point: None, force: false }),
         (
             "web --complete --point 3f2a",
@@ -159,7 +186,7 @@ fn contradictions_are_refused() {
         "relevo failover web --test --end --point 3f2a",
         "relevo failback web --complete --cancel",
         "relevo failback web --force",
-        "relevo failback web --point 3f2a",
+        "relevo failback web --cancel --point 3f2a",
         "relevo authorize",
         "relevo authorize a.example",
         "relevo authorize --list --remove a.example",

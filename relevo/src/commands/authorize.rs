@@ -8,8 +8,8 @@ use std::path::PathBuf;
 ///
 /// HOST is a host's full DNS name as in its certificate, a name with a wildcard in its first label
 /// (`*.example`), or `*`. Authorize both hosts on each other: otherwise a VM that failed over cannot
-/// be replicated back. Members of one trust group may take over each other's replicas, such as after the
-/// migration of a VM between them.
+/// be replicated back. A replica takes deltas from the host that it was made for only, whatever other
+/// hosts are authorized.
 #[derive(Debug, Args)]
 #[command(after_help = "Run it on the host that shall receive.\n\n\
                         Example:\n  relevo authorize a.example --storage /var/lib/relevo/replicas\n  \
@@ -21,7 +21,7 @@ pub struct AuthorizeArgs {
     /// The folder that receives the replicas of that host's VMs; it must exist
     #[arg(long, value_name = "DIR", requires = "host")]
     storage: Option<PathBuf>,
-    /// The trust group of the host (default: `DEFAULT`)
+    /// The trust group of the host (default: `DEFAULT`): a label, for clients of Hyper-V's API
     #[arg(long, value_name = "GROUP", requires = "host")]
     trust_group: Option<String>,
     /// List who may send

@@ -51,6 +51,9 @@ pub struct IssueArgs {
 pub struct InstallArgs {
     /// The bundle
     bundle: PathBuf,
+    /// Beside the certificate that is shown, to be chosen later: `relevo host --certificate THUMBPRINT`
+    #[arg(long, value_name = "NAME")]
+    beside: Option<String>,
 }
 
 /// Show the certificates that are installed: names, issuer, how long they are valid
@@ -74,8 +77,12 @@ pub fn run(action: CertAction, client: &Client, options: &Options) -> Result<Exi
                 out.display()
             )
         }
-        CertAction::Install(InstallArgs { bundle }) => {
-            certs::install(&dirs, &bundle)?;
+        CertAction::Install(InstallArgs { bundle, beside: Some(name) }) => {
+            certs::install(&dirs, &bundle, Some(&name))?;
+            format!("installed as {name}; `relevo host --certificate THUMBPRINT` chooses it")
+        }
+        CertAction::Install(InstallArgs { bundle, beside: None }) => {
+            certs::install(&dirs, &bundle, None)?;
             format!("installed; {}", take_up(client)?)
         }
         CertAction::Show(_) => return show(&dirs, options.json),

@@ -26,12 +26,16 @@ pub struct FailoverArgs {
     /// Try it out beside the running VM
     #[arg(long, conflicts_with = "planned")]
     test: bool,
-    /// Take this point instead of the latest: the beginning of an id from `relevo points`
+    /// Take this point instead of the latest: the beginning of an id from `relevo points`, or `app-consistent` for the
+    /// newest application-consistent one
     #[arg(long, conflicts_with = "planned")]
     point: Option<String>,
     /// Prepare the VM, but leave it shut off
     #[arg(long, conflicts_with = "test")]
     no_start: bool,
+    /// A fire drill: boot the point as a test, wait for the guest's agent, note what was seen, clean up
+    #[arg(long, requires = "test", conflicts_with = "end")]
+    drill: bool,
     /// End the test: stop the test VM and remove it
     #[arg(long, requires = "test", conflicts_with = "point")]
     end: bool,
@@ -63,14 +67,21 @@ pub struct CommitArgs {
 /// Only what differs is sent. What the former primary wrote and never sent stays there as a point of its own
 /// until you drop it with `relevo points --drop`.
 #[derive(Debug, Args)]
-#[command(after_help = "Run it on either host.\n\nExample:\n  relevo reverse web")]
+#[command(after_help = "Run it on either host; with `--extended` on the one that took over.\n\n\
+                        Example:\n  relevo reverse web\n  relevo reverse web --extended")]
 pub struct ReverseArgs {
     /// The VM's name or UUID
     vm: String,
+    /// The third host becomes the standby instead, and the former primary is left behind
+    #[arg(long)]
+    extended: bool,
 }
 
 impl FailoverArgs {
     pub fn command(self) -> Command {
+        if self.drill {
+            return Command::FireDrill { vm: self.vm, point: self.point };
+        }
         if self.end {
             return Command::EndTest { vm: self.vm };
         }
@@ -97,6 +108,10 @@ impl CommitArgs {
 
 impl ReverseArgs {
     pub fn command(self) -> Command {
-        Command::Reverse { vm: self.vm }
+        if self.extended {
+            Command::ChangeToPrimary { vm: self.vm }
+        } else {
+            Command::Reverse { vm: self.vm }
+        }
     }
 }

@@ -5,11 +5,11 @@ use crate::{
     cli::Options,
     client::Client,
     output::{self, Detail},
-    render,
+    parse, render,
 };
 use clap::Args;
-use model::DeltaId;
-use service::api::{Command, ErrorKind, Failure, Reply};
+use model::{DeltaId, HostName};
+use service::api::{Command, ErrorKind, Failure, Reply, ServiceChange};
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
@@ -62,10 +62,53 @@ pub struct VerifyArgs {
     point: Option<String>,
 }
 
-/// Show this host: its name, addresses, libvirt and certificate
+/// Show this host: its name, addresses, libvirt and certificate; try another one; change how this one serves
 #[derive(Debug, Args)]
-#[command(after_help = "Run it on any host.\n\nExample:\n  relevo host")]
-pub struct HostArgs {}
+#[command(after_help = "Run it on any host.\n\nExample:\n  relevo host\n  relevo host --test b.example")]
+pub struct HostArgs {
+    /// Does this other host answer, and would it let this one replicate to it: what is wrong, if anything
+    #[arg(long, value_name = "HOST", conflicts_with_all = ["recovery_server", "monitoring_interval",
+          "monitoring_start", "port", "kerberos_port", "certificate"])]
+    test: Option<HostName>,
+    /// How the two hosts are to prove to each other who they are
+    #[arg(long, value_enum, value_name = "WAY", default_value = "certificate", requires = "test")]
+    auth: super::protect::Auth,
+    /// Receive replicas of other hosts: `on` or `off`
+    #[arg(long, value_name = "ON|OFF", value_parser = parse::on_or_off)]
+    recovery_server: Option<bool>,
+    /// Time over which statistics and the share of missed cycles are reckoned, 1h to 7d
+    #[arg(long, value_name = "DURATION", value_parser = parse::spacing_s)]
+    monitoring_interval: Option<u32>,
+    /// When of the day such an interval begins, as time after midnight, UTC: `9h`
+    #[arg(long, value_name = "DURATION", value_parser = parse::spacing_s)]
+    monitoring_start: Option<u32>,
+    /// Listen for hosts with certificates on this port; their `address` of this host has to name it
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// The same for hosts with tickets
+    #[arg(long, value_name = "PORT")]
+    kerberos_port: Option<u16>,
+    /// Show the certificate with this thumbprint, one of `relevo cert show`
+    #[arg(long, value_name = "THUMBPRINT")]
+    certificate: Option<String>,
+}
+
+impl HostArgs {
+    pub fn command(self) -> Command {
+        if let Some(to) = self.test {
+            return Command::TestConnection { to, authentication: self.auth.into() };
+        }
+        let change = ServiceChange {
+            recovery_server: self.recovery_server,
+            monitoring_interval_s: self.monitoring_interval,
+            monitoring_start_s: self.monitoring_start,
+            port: self.port,
+            kerberos_port: self.kerberos_port,
+            certificate: self.certificate,
+        };
+        if change == ServiceChange::default() { Command::Host } else { Command::ConfigureService { change } }
+    }
+}
 
 impl StatusArgs {
     pub fn command(self) -> Command {

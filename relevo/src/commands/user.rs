@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use front::users::{self, CertificateMapping, PasswordHash, User, UsersError};
 use serde_json::{Value, json};
 use service::{
-    api::{ErrorKind, Failure, Reply},
+    api::{ErrorKind, Failure, Reply, error::chain},
     config::{self, Dirs},
 };
 use std::{
@@ -15,6 +15,9 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
 };
+
+/// What a principal is told apart from a certificate by.
+const PRINCIPAL: &str = "principal:";
 
 #[derive(Debug, Subcommand)]
 pub enum UserAction {
@@ -40,19 +43,22 @@ enum RoleName {
 /// Let a user log in to the management listeners
 ///
 /// The password is asked for, or read from standard input where that is not a terminal. With `--no-password`
-/// the user logs in by client certificate only.
+/// the user logs in by client certificate only; with `--principal` by Kerberos.
 #[derive(Debug, Args)]
 #[command(after_help = "Run it on the host whose listeners are meant.\n\n\
-                        Example:\n  relevo user add anna --role operator")]
+                        Example:\n  relevo user add anna --role operator\n  relevo user add anna --principal anna@EXAMPLE.ORG")]
 pub struct AddArgs {
     /// The name to log in with
     name: String,
     /// What the user may do
     #[arg(long, value_enum, default_value = "reader")]
     role: RoleName,
-    /// Log in by certificate only
+    /// Log in by certificate or by ticket only
     #[arg(long)]
     no_password: bool,
+    /// Let who has tickets of this Kerberos principal log in, without a password
+    #[arg(long, value_name = "PRINCIPAL")]
+    principal: Option<String>,
 }
 
 /// Set a user's password
@@ -78,10 +84,10 @@ pub struct RoleArgs {
     role: RoleName,
 }
 
-/// Let a client certificate log in as a user
+/// Let a client certificate or a Kerberos principal log in as a user
 ///
 /// A thumbprint counts whoever signed the certificate; a name counts only under the authorities that the
-/// configuration names.
+/// configuration names. A principal is written with its realm.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Run it on the host whose listeners are meant.\n\nExample:\n  relevo user map anna sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -89,11 +95,11 @@ pub struct RoleArgs {
 pub struct MapArgs {
     /// The user
     name: String,
-    /// `sha256:HEX`, `sha1:HEX` or `name:NAME`
+    /// `sha256:HEX`, `sha1:HEX`, `name:NAME` or `principal:NAME@REALM`
     certificate: String,
 }
 
-/// Take a client certificate away from a user
+/// Take a client certificate or a principal away from a user
 #[derive(Debug, Args)]
 #[command(
     after_help = "Run it on the host whose listeners are meant.\n\nExample:\n  relevo user unmap anna name:anna.example"
@@ -101,7 +107,7 @@ pub struct MapArgs {
 pub struct UnmapArgs {
     /// The user
     name: String,
-    /// `sha256:HEX`, `sha1:HEX` or `name:NAME`
+    /// `sha256:HEX`, `sha1:HEX`, `name:NAME` or `principal:NAME@REALM`
     certificate: String,
 }
 
@@ -115,7 +121,7 @@ pub struct RemoveArgs {
     name: String,
 }
 
-/// List the users: role, password or not, certificates
+/// List the users: role, password or not, certificates, principals
 #[derive(Debug, Args)]
 #[command(after_help = "Run it on the host whose listeners are meant.\n\nExample:\n  relevo user list")]
 pub struct ListArgs {}
@@ -124,10 +130,13 @@ pub fn run(action: UserAction, options: &Options) -> Result<ExitCode, Failure> {
     super::refuse_dry_run(options, "relevo user")?;
     let path = path(&Dirs::new(options.root.as_deref()))?;
     let message = match action {
-        UserAction::Add(AddArgs { name, role, no_password }) => {
-            let password = if no_password { None } else { Some(ask(&name)?) };
+        UserAction::Add(AddArgs { name, role, no_password, principal }) => {
+            let password = if no_password || principal.is_some() { None } else { Some(ask(&name)?) };
             edit(&path, |users| {
                 users.add(&name, role.into())?;
+                if let Some(principal) = &principal {
+                    users.map_principal(&name, principal)?;
+                }
                 users.set_password(&name, password)
             })?;
             format!("{name} may log in as {}", role.text())
@@ -146,13 +155,23 @@ pub fn run(action: UserAction, options: &Options) -> Result<ExitCode, Failure> {
             format!("{name} is {} now", role.text())
         }
         UserAction::Map(MapArgs { name, certificate }) => {
-            let mapping = mapping(&certificate)?;
-            edit(&path, |users| users.map(&name, mapping))?;
+            match certificate.strip_prefix(PRINCIPAL) {
+                Some(principal) => edit(&path, |users| users.map_principal(&name, principal))?,
+                None => {
+                    let mapping = mapping(&certificate)?;
+                    edit(&path, |users| users.map(&name, mapping))?;
+                }
+            }
             format!("{certificate} logs in as {name}")
         }
         UserAction::Unmap(UnmapArgs { name, certificate }) => {
-            let mapping = mapping(&certificate)?;
-            edit(&path, |users| users.unmap(&name, &mapping))?;
+            match certificate.strip_prefix(PRINCIPAL) {
+                Some(principal) => edit(&path, |users| users.unmap_principal(&name, principal))?,
+                None => {
+                    let mapping = mapping(&certificate)?;
+                    edit(&path, |users| users.unmap(&name, &mapping))?;
+                }
+            }
             format!("{certificate} does not log in any more")
         }
         UserAction::Remove(RemoveArgs { name }) => {
@@ -189,16 +208,21 @@ fn edit(
 
 fn refused(error: &UsersError) -> Failure {
     let kind = match error {
-        UsersError::Unknown { .. } | UsersError::NotMapped { .. } => ErrorKind::NotFound,
-        UsersError::Exists { .. } | UsersError::Mapped { .. } => ErrorKind::InvalidState,
+        UsersError::Unknown { .. } | UsersError::NotMapped { .. } | UsersError::PrincipalNotMapped { .. } => {
+            ErrorKind::NotFound
+        }
+        UsersError::Exists { .. } | UsersError::Mapped { .. } | UsersError::PrincipalMapped { .. } => {
+            ErrorKind::InvalidState
+        }
         UsersError::Io { .. } => ErrorKind::Failed,
         UsersError::ReadableByOthers { .. }
         | UsersError::Damaged { .. }
         | UsersError::Contradictory { .. } => ErrorKind::Configuration,
-        UsersError::Name { .. } | UsersError::Password(_) => ErrorKind::InvalidParameter,
+        UsersError::Name { .. } | UsersError::Principal { .. } | UsersError::Password(_) => {
+            ErrorKind::InvalidParameter
+        }
     };
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    let failure = Failure::new(kind, "user", format!("{error}{cause}"));
+    let failure = Failure::new(kind, "user", chain(error));
     match error {
         UsersError::Unknown { .. } => failure.hint("`relevo user list` shows all"),
         UsersError::Exists { .. } => failure.hint("`relevo user passwd` and `relevo user role` change one"),
@@ -238,6 +262,7 @@ fn view(name: &str, user: &User) -> Value {
         "role": role_text(user.role),
         "password": user.password.is_some(),
         "certificates": certificates,
+        "principals": user.principals,
     })
 }
 
@@ -245,12 +270,13 @@ fn render(users: &[(String, User)]) -> String {
     if users.is_empty() {
         return "nobody may log in; `relevo user add` lets somebody".to_owned();
     }
-    let mut table = Table::new(&["USER", "ROLE", "PASSWORD", "CERTIFICATES"]);
+    let mut table = Table::new(&["USER", "ROLE", "PASSWORD", "CERTIFICATES, PRINCIPALS"]);
     for (name, user) in users {
         let certificates: Vec<String> = user.certificates.iter().map(ToString::to_string).collect();
         let password = if user.password.is_some() { "yes" } else { "no" };
         let role = role_text(user.role).to_owned();
-        table.row([name.clone(), role, password.to_owned(), certificates.join(" ")]);
+        let others = [certificates, user.principals.clone()].concat();
+        table.row([name.clone(), role, password.to_owned(), others.join(" ")]);
     }
     table.text()
 }

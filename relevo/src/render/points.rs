@@ -14,10 +14,10 @@ pub fn list(views: &[PointView]) -> String {
     }
     let mut views: Vec<&PointView> = views.iter().collect();
     views.sort_by_key(|view| std::cmp::Reverse(view.sequence));
-    let mut table = Table::new(&["POINT", "CUT AT", "AGE", "KIND", "STORED", "NOTE"]).right(&[2, 4]);
+    let mut table = Table::new(&["POINT", "CUT AT", "AGE", "KIND", "STORED", "KEPT FOR"]).right(&[2, 4]);
     for view in views {
-        let latest = view.latest.then_some("latest");
-        let notes: Vec<&str> = latest.into_iter().chain(view.note.as_deref()).collect();
+        let kept_for = (!view.kept_for.is_empty()).then(|| view.kept_for.join(", "));
+        let notes: Vec<String> = kept_for.into_iter().chain(view.note.clone()).collect();
         table.row([
             view.point.to_string(),
             view.cut_at.clone(),

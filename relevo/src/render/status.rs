@@ -6,8 +6,8 @@ use super::{
     table::{Table, fields, indented},
     units::{count, duration, rate, size, whole},
 };
-use model::Health;
-use service::api::{Issue, RelationshipView};
+use model::{Authentication, Health, Mode};
+use service::api::{IntervalView, Issue, RelationshipView, ScrubView};
 use std::cmp::Reverse;
 
 /// A line per relationship, then all issues.
@@ -22,12 +22,12 @@ pub fn overview(views: &[RelationshipView]) -> String {
     for view in &views {
         table.row([
             view.name.clone(),
-            view.mode.to_string(),
+            role(view),
             view.state.to_string(),
             health(view.health),
             view.peer.to_string(),
             or_dash(view.rpo_s.map(duration)),
-            view.points.to_string(),
+            kept(view),
             going_on(view),
         ]);
     }
@@ -49,11 +49,16 @@ pub fn details(views: &[RelationshipView]) -> String {
 fn detail(view: &RelationshipView) -> String {
     let right = if view.may_run { "this host" } else { "not this host" };
     let newest = match &view.newest_point {
+        _ if view.index > 0 || view.mode == Mode::Primary && view.rpo_s.is_some() => {
+            format!("on {}", view.peer)
+        }
         Some(point) => {
             format!("{} ({}), {} old, {}", point.cut_at, kind(point.kind), duration(point.age_s), point.point)
         }
         None => "none yet: a failover is not possible".to_owned(),
     };
+    let tiers: Vec<_> =
+        view.tiers.iter().map(|tier| format!(", {} every {}", tier.count, tier.every())).collect();
     let history = match view.history {
         0 => "the latest point only".to_owned(),
         points => {
@@ -65,7 +70,7 @@ fn detail(view: &RelationshipView) -> String {
         }
     };
     let facts = fields(&[
-        ("role", format!("{}, peer {}", view.mode, view.peer)),
+        ("role", format!("{}, peer {}{}", role(view), view.peer, with(view.authentication))),
         ("state", format!("{} ({})", view.state, view.state_number)),
         ("health", health(view.health)),
         ("going on", going_on(view)),
@@ -75,28 +80,112 @@ fn detail(view: &RelationshipView) -> String {
         ("test VM", or_dash(view.test_vm.clone())),
         ("RPO", format!("{} (interval {})", or_dash(view.rpo_s.map(duration)), whole(view.interval_s))),
         ("newest point", newest),
-        ("points", view.points.to_string()),
-        ("history", history),
+        ("points", kept(view)),
+        ("history", history + &tiers.concat()),
+        ("app-consistent", app_consistent(view)),
         (
             "cycles",
             format!(
-                "{} succeeded, {} missed, {} failed",
-                view.cycles_succeeded, view.cycles_missed, view.cycles_failed
+                "{} succeeded, {} missed, {} failed, {} waited for others",
+                view.cycles_succeeded, view.cycles_missed, view.cycles_failed, view.cycles_waited
             ),
         ),
+        ("this interval", interval(&view.interval)),
         ("last cycle", format!("{} in {} ms", size(view.last_cycle_bytes), view.last_cycle_ms)),
         ("sent", size(view.sent_bytes)),
-        (
-            "bandwidth",
-            view.bandwidth_bytes_per_s
-                .map_or("not limited".to_owned(), |limit| format!("at most {}", rate(limit as f64))),
-        ),
+        ("bandwidth", bandwidth(view)),
     ]);
     let mut text = format!("{} ({})\n{}", view.name, view.vm, indented(&facts));
+    for said in notes(view) {
+        text.push_str(&format!("\n  {said}"));
+    }
     if !view.issues.is_empty() {
         text.push_str(&format!("\n\n{}", indented(&issues(&view.issues))));
     }
     text
+}
+
+/// As it is now; and as it is set, where that differs by the time or by the host's limit.
+fn bandwidth(view: &RelationshipView) -> String {
+    let text = |limit: Option<u64>| {
+        limit.map_or("not limited".to_owned(), |limit| format!("at most {}", rate(limit as f64)))
+    };
+    let (now, set) = (view.bandwidth_now_bytes_per_s, view.bandwidth_bytes_per_s);
+    if view.bandwidth_windows.is_empty() && now == set {
+        return text(set);
+    }
+    let windows = view.bandwidth_windows.iter().map(ToString::to_string);
+    let all = windows.chain([format!("otherwise {}", text(set))]).collect::<Vec<_>>().join("; ");
+    format!("{} now ({all})", text(now))
+}
+
+/// What this host is in the relationship. One that forwards is a replica in another.
+fn role(view: &RelationshipView) -> String {
+    if view.index == 0 { view.mode.to_string() } else { "forwards".to_owned() }
+}
+
+/// Only the host that has the points counts them.
+fn kept(view: &RelationshipView) -> String {
+    if view.mode == Mode::Primary { "-".to_owned() } else { view.points.to_string() }
+}
+
+fn interval(interval: &IntervalView) -> String {
+    let IntervalView { succeeded, missed, failed, network_failed, .. } = interval;
+    let mut text =
+        format!("{succeeded} succeeded, {missed} missed, {failed} failed, {network_failed} by the network");
+    if *succeeded > 0 {
+        let (bytes, ms) = (interval.sent_bytes / succeeded, interval.latency_ms / succeeded);
+        let most = (size(interval.sent_bytes_max), interval.latency_ms_max);
+        text.push_str(&format!(
+            "; {} in {ms} ms on average, at most {} and {} ms",
+            size(bytes),
+            most.0,
+            most.1
+        ));
+    }
+    text
+}
+
+/// What is not there for every VM.
+fn notes(view: &RelationshipView) -> Vec<String> {
+    let drill =
+        view.last_drill.as_ref().map(|drill| format!("fire drill of {}: {}", drill.at, drill.message));
+    let network = view.failover_network.as_ref().map(|said| format!("addresses in the guest: {said}"));
+    let backup =
+        view.no_backup.as_ref().map(|why| format!("a backup of the replica is worth nothing now: {why}"));
+    [drill, scrub(&view.scrub), network, backup].into_iter().flatten().collect()
+}
+
+fn scrub(scrub: &ScrubView) -> Option<String> {
+    let ScrubView { every_s, last_at, changed_on_primary, damaged_on_replica } = scrub;
+    if *every_s == 0 && last_at.is_none() {
+        return None;
+    }
+    let every = if *every_s > 0 { format!("every {}", whole(*every_s)) } else { "when asked for".to_owned() };
+    let last = last_at.as_ref().map_or("none yet".to_owned(), |at| {
+        let repaired = changed_on_primary + damaged_on_replica;
+        format!("last at {at}, {repaired} clusters repaired")
+    });
+    Some(format!("scrub {every}, {last}"))
+}
+
+fn app_consistent(view: &RelationshipView) -> String {
+    let last = || match &view.last_app_consistent_at {
+        Some(at) => format!("last at {at}"),
+        None => "none yet".to_owned(),
+    };
+    match view.app_consistent_every_s {
+        0 => "no points".to_owned(),
+        every_s => format!("every {}, {}, {} failed", whole(every_s), last(), view.app_consistent_failures),
+    }
+}
+
+/// Certificates are what one expects.
+fn with(authentication: Authentication) -> &'static str {
+    match authentication {
+        Authentication::Certificate => "",
+        Authentication::Kerberos => " (Kerberos)",
+    }
 }
 
 /// What is going on, what is waited for, what else runs.

@@ -3,8 +3,10 @@
 use super::{job::Pace, *};
 use crate::samples;
 use expect_test::{Expect, expect};
-use model::{Health, ReplicationState};
-use service::api::{ErrorKind, Failure, JobState, JobView, PlanView, RelationshipView, VerifyView, VmView};
+use model::{Health, Mode, ReplicationState};
+use service::api::{
+    ErrorKind, Failure, JobState, JobView, PlanView, RelationshipView, ScrubView, VerifyView, VmView,
+};
 
 fn check(view: Reply, detail: Detail, expected: Expect) {
     expected.assert_eq(&format!("{}\n", reply(&view, detail)));
@@ -26,16 +28,16 @@ fn the_overview_shows_the_worst_first_and_what_to_do() {
         Reply::Relationships(views),
         Detail::Short,
         expect![[r#"
-        VM    ROLE     STATE                                    HEALTH    PEER             RPO  POINTS  GOING ON
-        db    primary  critical                                 CRITICAL  b.example  1 h 2 min       3  waiting for b.example; next try in 28 s
-        mail  primary  waiting to complete initial replication  normal    b.example          -       0  first copy 45 %; test VM `mail - Test`
-        web   primary  replicating                              normal    b.example      4.2 s       5  -
+            VM    ROLE     STATE                                    HEALTH    PEER             RPO  POINTS  GOING ON
+            db    primary  critical                                 CRITICAL  b.example  1 h 2 min       -  waiting for b.example; next try in 28 s
+            mail  primary  waiting to complete initial replication  normal    b.example          -       -  first copy 45 %; test VM `mail - Test`
+            web   primary  replicating                              normal    b.example      4.2 s       -  -
 
-        db
-          CRITICAL: b.example has not answered for 1 h 2 min
-            hint: check the network and `systemctl status relevo` on b.example
-          warning: the last 9 cycles were missed
-    "#]],
+            db
+              CRITICAL: b.example has not answered for 1 h 2 min
+                hint: check the network and `systemctl status relevo` on b.example
+              warning: the last 9 cycles were missed
+        "#]],
     );
 }
 
@@ -49,46 +51,75 @@ fn an_issue_counts_more_than_the_health_that_was_reported_before_it() {
 }
 
 #[test]
+fn a_scrub_is_shown_where_one_ran_or_will() {
+    let shown = |scrub| {
+        let view = RelationshipView { scrub, ..samples::relationship() };
+        let text = reply(&Reply::Relationships(vec![view]), Detail::Full);
+        text.lines().find(|line| line.contains("scrub")).map(|line| line.trim().to_owned())
+    };
+    let ran = ScrubView {
+        last_at: Some("2026-05-04T22:00:00Z".into()),
+        changed_on_primary: 1,
+        damaged_on_replica: 2,
+        ..ScrubView::default()
+    };
+    assert_eq!(shown(ScrubView::default()), None);
+    let will = ScrubView { every_s: 2_592_000, ..ScrubView::default() };
+    assert_eq!(shown(will).as_deref(), Some("scrub every 30 d, none yet"));
+    assert_eq!(
+        shown(ran).as_deref(),
+        Some("scrub when asked for, last at 2026-05-04T22:00:00Z, 3 clusters repaired")
+    );
+}
+
+#[test]
 fn the_details_show_everything() {
     check(
-        Reply::Relationships(vec![samples::relationship(), samples::broken_relationship()]),
+        Reply::Relationships(vec![
+            RelationshipView { mode: Mode::Replica, ..samples::relationship() },
+            samples::broken_relationship(),
+        ]),
         Detail::Full,
         expect![[r#"
             web (6f1c2a94-83e5-4c07-9d1b-5a2e8f4b7c60)
-              role          primary, peer b.example
-              state         replicating (3)
-              health        normal
-              going on      -
-              job           -
-              power         running
-              right to run  this host (generation 1@a.example)
-              test VM       -
-              RPO           4.2 s (interval 30 s)
-              newest point  2026-05-04T03:12:07Z (crash-consistent), 4.2 s old, 3f2ac410-9b7d-4e58-a6c1-0d94f7e82b35
-              points        5
-              history       4 points beside the latest, 1 h apart
-              cycles        120 succeeded, 1 missed, 0 failed
-              last cycle    1.3 MiB in 97 ms
-              sent          3.0 GiB
-              bandwidth     at most 200 MiB/s
+              role            replica, peer b.example
+              state           replicating (3)
+              health          normal
+              going on        -
+              job             -
+              power           running
+              right to run    this host (generation 1@a.example)
+              test VM         -
+              RPO             4.2 s (interval 30 s)
+              newest point    2026-05-04T03:12:07Z (crash-consistent), 4.2 s old, 3f2ac410-9b7d-4e58-a6c1-0d94f7e82b35
+              points          5
+              history         4 points beside the latest, 1 h apart
+              app-consistent  every 4 h, last at 2026-05-04T02:00:05Z, 0 failed
+              cycles          120 succeeded, 1 missed, 0 failed, 2 waited for others
+              this interval   120 succeeded, 1 missed, 0 failed, 0 by the network; 25.6 MiB in 97 ms on average, at most 1.3 MiB and 210 ms
+              last cycle      1.3 MiB in 97 ms
+              sent            3.0 GiB
+              bandwidth       at most 200 MiB/s
 
             db (0e4d95b7-c1a8-4f36-82eb-6b7f3d20a914)
-              role          primary, peer b.example
-              state         critical (8)
-              health        CRITICAL
-              going on      waiting for b.example; next try in 28 s
-              job           -
-              power         running
-              right to run  this host (generation 1@a.example)
-              test VM       -
-              RPO           1 h 2 min (interval 30 s)
-              newest point  2026-05-04T03:12:07Z (crash-consistent), 4.2 s old, 3f2ac410-9b7d-4e58-a6c1-0d94f7e82b35
-              points        3
-              history       4 points beside the latest, 1 h apart
-              cycles        120 succeeded, 1 missed, 0 failed
-              last cycle    1.3 MiB in 97 ms
-              sent          3.0 GiB
-              bandwidth     at most 200 MiB/s
+              role            primary, peer b.example
+              state           critical (8)
+              health          CRITICAL
+              going on        waiting for b.example; next try in 28 s
+              job             -
+              power           running
+              right to run    this host (generation 1@a.example)
+              test VM         -
+              RPO             1 h 2 min (interval 30 s)
+              newest point    on b.example
+              points          -
+              history         4 points beside the latest, 1 h apart
+              app-consistent  every 4 h, last at 2026-05-04T02:00:05Z, 0 failed
+              cycles          120 succeeded, 1 missed, 0 failed, 2 waited for others
+              this interval   120 succeeded, 1 missed, 0 failed, 0 by the network; 25.6 MiB in 97 ms on average, at most 1.3 MiB and 210 ms
+              last cycle      1.3 MiB in 97 ms
+              sent            3.0 GiB
+              bandwidth       at most 200 MiB/s
 
               CRITICAL: b.example has not answered for 1 h 2 min
                 hint: check the network and `systemctl status relevo` on b.example
@@ -104,6 +135,7 @@ fn a_relationship_without_a_point_says_that_it_cannot_fail_over() {
         rpo_s: None,
         history: 0,
         bandwidth_bytes_per_s: None,
+        bandwidth_now_bytes_per_s: None,
         may_run: false,
         ..samples::relationship()
     };
@@ -113,6 +145,29 @@ fn a_relationship_without_a_point_says_that_it_cannot_fail_over() {
     {
         assert!(text.contains(part), "{part} in {text}");
     }
+}
+
+#[test]
+fn the_bandwidth_is_told_as_it_is_now_and_as_it_is_set() {
+    let view = |windows: &[&str], now: Option<u64>| RelationshipView {
+        bandwidth_windows: windows.iter().map(|window| window.parse().unwrap()).collect(),
+        bandwidth_now_bytes_per_s: now,
+        ..samples::relationship()
+    };
+    let said = |view| {
+        let text = reply(&Reply::Relationships(vec![view]), Detail::Full);
+        text.lines().find_map(|line| line.trim().strip_prefix("bandwidth")).unwrap().trim().to_owned()
+    };
+    assert_eq!(
+        said(view(&["mon-fri 08:00-18:00 = 20MiB/s"], Some(20 << 20))),
+        "at most 20.0 MiB/s now (mon-fri 08:00-18:00 = 20MiB/s; otherwise at most 200 MiB/s)"
+    );
+    assert_eq!(
+        said(view(&["08:00-18:00 = unlimited"], None)),
+        "not limited now (08:00-18:00 = unlimited; otherwise at most 200 MiB/s)"
+    );
+    // The host's limit is lower.
+    assert_eq!(said(view(&[], Some(5 << 20))), "at most 5.0 MiB/s now (otherwise at most 200 MiB/s)");
 }
 
 #[test]
@@ -137,10 +192,10 @@ fn points_are_listed_newest_first() {
         Reply::Points(vec![samples::older_point(), samples::point()]),
         Detail::Short,
         expect![[r#"
-        POINT                                 CUT AT                       AGE  KIND                     STORED  NOTE
-        3f2ac410-9b7d-4e58-a6c1-0d94f7e82b35  2026-05-04T03:12:07Z       4.2 s  crash-consistent        1.3 MiB  latest
-        9c81d7e2-4f06-4b3a-95d0-7ae1c2683bf4  2026-05-04T02:00:01Z  1 h 12 min  application-consistent  220 MiB  kept for a test failover
-    "#]],
+            POINT                                 CUT AT                       AGE  KIND                     STORED  KEPT FOR
+            3f2ac410-9b7d-4e58-a6c1-0d94f7e82b35  2026-05-04T03:12:07Z       4.2 s  crash-consistent        1.3 MiB  latest
+            9c81d7e2-4f06-4b3a-95d0-7ae1c2683bf4  2026-05-04T02:00:01Z  1 h 12 min  application-consistent  220 MiB  history, every 1d; kept for a test failover
+        "#]],
     );
 }
 
@@ -193,14 +248,17 @@ fn the_host_and_its_authorizations_are_shown() {
         Reply::Host(samples::host()),
         Detail::Short,
         expect![[r#"
-        host           a.example
-        version        0.1.0
-        replication    0.0.0.0:9443
-        libvirt        qemu:///system
-        certificate    expires 2031-11-20T00:00:00Z
-        protected VMs  2
-        replicas       1
-    "#]],
+            host           a.example
+            version        0.1.0
+            replication    0.0.0.0:9443
+            with Kerberos  -
+            libvirt        qemu:///system
+            certificate    expires 2031-11-20T00:00:00Z
+            protected VMs  2
+            replicas       1
+            sending        1 of at most 4 transfers
+            receiving      0 of at most 4 transfers
+        "#]],
     );
     check(
         Reply::Authorizations(vec![samples::authorization()]),

@@ -47,7 +47,9 @@ pub fn show(view: &VmView) -> String {
     if !view.interfaces.is_empty() {
         let mut table = Table::new(&["MAC", "NETWORK"]);
         for interface in &view.interfaces {
-            table.row([interface.mac.clone(), or_dash(interface.network.clone())]);
+            let network = or_dash(interface.network.clone());
+            let tests = interface.test_network.as_ref().map(|test| format!("{network}, in tests {test}"));
+            table.row([interface.mac.clone(), tests.unwrap_or(network)]);
         }
         text.push_str(&format!("\n\n{}", indented(&table.text())));
     }

@@ -6,3 +6,4 @@ mod fake;
 #[path = "../../src/samples.rs"]
 mod samples;
 mod terminal;
+mod users;

@@ -77,7 +77,20 @@ impl Stage {
     pub fn wait_for_acks(&self, more: u64) -> Result<()> {
         let from = oracle::read_log(&self.serial)?.acks;
         poll_for(BOUND, || (oracle::read_log(&self.serial).ok()?.acks >= from + more).then_some(()))
-            .with_context(|| format!("the guest does not write; see {}", self.serial.display()))
+            .with_context(|| format!("the guest does not write; it said last:\n{}", self.last_words()))
+    }
+
+    /// The end of what the guest said on its console, and what each host says of the VM.
+    fn last_words(&self) -> String {
+        let said = fs::read(&self.serial).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        let lines: Vec<&str> = said.lines().filter(|line| !line.starts_with("ack ")).collect();
+        let status = |host: &Host| match host.status(VM) {
+            Ok(status) => format!("{status:#}"),
+            Err(error) => format!("{error:#}"),
+        };
+        let last = lines[lines.len().saturating_sub(30)..].join("\n");
+        format!("{last}\na: {}\nb: {}", status(&self.pair.a), status(&self.pair.b))
     }
 
     /// Brings the VM up on a host where it may run. A QEMU that was just killed is running to libvirt until
