@@ -2,6 +2,8 @@
 //! alone, before libvirt's headers are there, so that `setup` can bring them.
 
 mod account;
+mod clients;
+mod fuzz;
 mod guest;
 mod runner;
 mod setup;
@@ -24,7 +26,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what building and testing need (Debian 12), and build the test guest
+    /// Install what building and testing need (Debian 12), and build the test guest and clients
     Setup,
     /// Build the test guest's kernel and initramfs in target/guest
     Guest,
@@ -45,6 +47,14 @@ enum Task {
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
+    },
+    /// Look for bytes that the management protocols' parsers do not get over; by hand, not in CI
+    Fuzz {
+        /// How long for each target
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        minutes: u32,
+        /// One parser; all, one after the other, where none is named
+        target: Option<String>,
     },
     /// Hold the walls: crate graph, code map, unsafe, file length, sleeps, links
     Tidy,
@@ -82,6 +92,7 @@ fn carry_out(task: &Task) -> Result<()> {
             cargo(["build", "--release", "--package", "hypervisor", "--example", "bare"], &[])?;
             cargo(["run", "--quiet", "--release", "--package", "testkit", "--bin", "bench", "--"], arguments)
         }
+        Task::Fuzz { minutes, target } => fuzz::run_all(*minutes, target.as_deref()),
         Task::Tidy => tidy::check(&root()),
         Task::Ci => {
             prepare()?;
@@ -96,6 +107,7 @@ fn carry_out(task: &Task) -> Result<()> {
 fn prepare() -> Result<()> {
     setup::install()?;
     account::ensure()?;
+    clients::build(&root())?;
     guest::build(&root())
 }
 

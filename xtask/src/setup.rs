@@ -6,9 +6,11 @@ use anyhow::{Context, Result, bail};
 use std::{fs, process::Command};
 
 /// Package, and what needs it.
-const PACKAGES: [(&str, &str); 14] = [
+const PACKAGES: [(&str, &str); 25] = [
     ("libvirt-dev", "build"),
     ("pkg-config", "build"),
+    ("libkrb5-dev", "build"),
+    ("libclang-dev", "build"),
     ("libc6-dev", "the test guest's static writer"),
     ("busybox-static", "the test guest"),
     ("cpio", "the test guest"),
@@ -17,8 +19,17 @@ const PACKAGES: [(&str, &str); 14] = [
     ("libvirt-daemon", "test"),
     ("libvirt-daemon-driver-qemu", "test"),
     ("libvirt-clients", "test"),
+    ("krb5-kdc", "test"),
+    ("krb5-admin-server", "test"),
+    ("krb5-user", "test"),
+    ("faketime", "test"),
     ("swtpm", "test"),
     ("swtpm-tools", "test"),
+    ("python3-venv", "the test clients"),
+    ("sblim-wbemcli", "a test client"),
+    ("wsl", "a test client"),
+    ("curl", "test, and the test client wsl"),
+    ("uuid-runtime", "the test client wsl"),
     ("libnbd-bin", "bench"),
     ("rsync", "bench"),
 ];
