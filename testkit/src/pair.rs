@@ -423,6 +423,14 @@ impl Host {
         Ok(points.as_array().cloned().unwrap_or_default())
     }
 
+    /// The id of the point before the latest. It stays while cycles go on: the latest may merge with the next one,
+    /// the oldest goes at any moment.
+    pub fn earlier_point(&self, vm: &str) -> Result<String> {
+        let points = self.points(vm)?;
+        let earlier = points.iter().rev().nth(1).and_then(|point| point["point"].as_str());
+        Ok(earlier.context("no earlier point")?.to_owned())
+    }
+
     /// Waits until the relationship is in this state.
     pub fn wait_state(&self, vm: &str, state: u64, bound: Duration) -> Result<Value> {
         let mut last = Value::Null;

@@ -135,10 +135,9 @@ fn first_copy(s: &mut Story) -> Result<()> {
 }
 
 fn test_failover(s: &mut Story) -> Result<()> {
-    s.say("a test failover from the oldest point, while cycles go on");
-    let points = s.pair.b.points(VM)?;
-    let oldest = points.first().and_then(|p| p["point"].as_str()).context("no point")?.to_owned();
-    s.pair.b.run(&["failover", VM, "--test", "--point", &oldest])?;
+    s.say("a test failover from an earlier point, while cycles go on");
+    let earlier = s.pair.b.earlier_point(VM)?;
+    s.pair.b.run(&["failover", VM, "--test", "--point", &earlier])?;
     let vms = s.pair.b.run(&["vm", "list"])?;
     let name = format!("{VM} - Test");
     let test = vms.as_array().and_then(|vms| vms.iter().find(|vm| vm["name"] == name.as_str()));
@@ -226,9 +225,7 @@ fn unplanned(s: &mut Story) -> Result<()> {
     wait_for_boot(s, boots)?;
     s.pair.b.run(&["revert", VM])?;
     s.fact("reverted: b.example is the replica again, a.example has the right to run");
-    let points = s.pair.b.points(VM)?;
-    let earlier =
-        points.iter().rev().nth(1).and_then(|p| p["point"].as_str()).context("no earlier point")?.to_owned();
+    let earlier = s.pair.b.earlier_point(VM)?;
     let boots = oracle::read_log(&s.serial)?.boots;
     s.pair.b.run(&["failover", VM, "--point", &earlier])?;
     wait_for_boot(s, boots)?;

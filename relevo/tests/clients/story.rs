@@ -94,16 +94,23 @@ fn first_copy(s: &Story) -> Result<()> {
     ensure!(status["history"] == 5, "the replica keeps {}", status["history"]);
     s.stage.check_newest(s.host("a"), s.host("b"))?;
     let said = s.run("status", &["a", VM])?;
-    ensure!(said.contains("guest is primary: replicating, health ok"), "{said}");
+    ensure!(said.contains("guest is primary: replicating") && well(&said), "{said}");
     ensure!(!said.contains("ReplicationSuccessCount 0"), "{said}");
     let said = s.run("status", &["b", VM])?;
-    ensure!(said.contains("guest is replica: replicating, health ok"), "{said}");
+    ensure!(said.contains("guest is replica: replicating") && well(&said), "{said}");
     ensure!(said.contains("Standard"), "no recovery points: {said}");
     Ok(())
 }
 
+/// Whether nothing is wrong but cycles that come late, which they may on a busy machine.
+fn well(status: &str) -> bool {
+    let issues =
+        status.lines().filter(|line| line.contains("issue: ")).filter(|line| !line.contains("came late"));
+    status.contains("health ok") || (status.contains("health warning") && issues.count() == 0)
+}
+
 fn test_failover(s: &Story) -> Result<()> {
-    s.run("test_failover", &["b", VM, "--point", "0"])?;
+    s.run("test_failover", &["b", VM, "--point", "-2"])?;
     let test = format!("{VM} - Test");
     let vms = s.host("b").run(&["vm", "list"])?;
     let made = vms.as_array().and_then(|vms| vms.iter().find(|vm| vm["name"] == test.as_str()));
