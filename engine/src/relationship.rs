@@ -123,6 +123,9 @@ pub struct Settings {
     /// Spend processor time on a narrower stream where the link is what is slow.
     #[serde(default = "compresses")]
     pub compress: bool,
+    /// Reach the other host without the proxy that this host has.
+    #[serde(default)]
+    pub bypass_proxy: bool,
 }
 
 /// Of records from before it could be turned off.

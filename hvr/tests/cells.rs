@@ -13,6 +13,7 @@ use futures::StreamExt;
 use hvr::schema::V2;
 use model::{ReplicationState, VmId};
 use serde_json::json;
+use service::api::Command;
 use situations::{index, make, state};
 use std::{collections::HashSet, path::Path};
 use support::{BOUND, Stage, code, job, number, vm_path};
@@ -79,7 +80,7 @@ const TABLE: &str = "\
 | ResetReplicationStatistics | any relationship | job 119 | - |
 | ResetReplicationStatisticsEx | any relationship | job 119 | - |
 | SetFailoverNetworkAdapterSettings | any relationship | 0 | - |
-| SetAuthorizationEntry | none, any relationship | 32770 | - |
+| SetAuthorizationEntry | none, any replica, any extended | 0 | - |
 ";
 
 /// Those of the class that are about no VM.
@@ -220,6 +221,7 @@ fn arguments(stage: &Stage, method: &str, vm: VmId, index: u16) -> Vec<(&'static
         "SetFailoverNetworkAdapterSettings" => vec![own, ("NetworkSettings", Value::Array(vec![]))],
         "SetAuthorizationEntry" => {
             let entry = Instance::new("Msvm_ReplicationAuthorizationSettingData");
+            let entry = entry.with("AllowedPrimaryHostSystem", "*");
             vec![own, ("AuthorizationEntry", embed(entry))]
         }
         "RequestReplicationStateChange" => vec![("RequestedState", number.into())],
@@ -330,6 +332,8 @@ impl Walk {
 async fn every_method_in_every_situation_does_what_the_table_says() {
     let stage = Stage::with(situations::CONFIG).await;
     let service = stage.service().await;
+    let storage = stage.root().to_owned();
+    stage.run(Command::Authorize { host: "*".into(), storage, trust_group: None }).await;
     let mut walk = Walk { stage, service, wrong: vec![], walked: 0 };
     let rows = rows();
     for &situation in situations::ALL {

@@ -2,13 +2,16 @@
 
 use crate::{
     error::{LayersError, Result},
-    qemu_img::qemu_img,
+    qemu_img::qemu_img_at_once,
     receive::sync_folder,
     store::Store,
 };
 use catalog::{Overlay, OverlayKind};
 use model::{DeltaId, DiskId, durable};
-use std::{fs::File, path::PathBuf};
+use std::{ffi::OsString, fs::File, path::PathBuf};
+
+/// QEMU's disks are whole sectors.
+const SECTOR_BYTES: u64 = 512;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverlayDisk {
@@ -36,12 +39,11 @@ impl Store {
         if !existing.is_empty() {
             return Ok(existing.iter().map(|overlay| self.overlay_disk(overlay)).collect());
         }
-        let mut overlays = vec![];
-        for disk in self.disks(delta)? {
-            self.make_overlay_file(delta, disk, &name(kind, number), bitmap)?;
-            let path = format!("{}.qcow2", name(kind, number)).into();
-            overlays.push(Overlay { kind, number, disk, delta, path });
-        }
+        let disks = self.disks(delta)?;
+        self.make_overlay_files(delta, &disks, &name(kind, number), bitmap)?;
+        let path = PathBuf::from(format!("{}.qcow2", name(kind, number)));
+        let overlay = |disk| Overlay { kind, number, disk, delta, path: path.clone() };
+        let overlays: Vec<_> = disks.into_iter().map(overlay).collect();
         self.catalog.add_overlays(self.vm, &overlays)?;
         self.step("overlay: recorded")?;
         Ok(overlays.iter().map(|overlay| self.overlay_disk(overlay)).collect())
@@ -84,37 +86,49 @@ impl Store {
         OverlayDisk { disk: overlay.disk, path: self.disk_folder(overlay.disk).join(&overlay.path) }
     }
 
-    fn make_overlay_file(
+    fn make_overlay_files(
         &self,
         delta: DeltaId,
-        disk: DiskId,
+        disks: &[DiskId],
         name: &str,
         bitmap: Option<&str>,
     ) -> Result<()> {
-        let layers = self.layers_below(delta, disk)?;
-        let top = layers.last().expect("a chain has a layer");
-        let folder = self.disk_folder(disk);
-        let (partial, path) =
-            (folder.join(format!("{name}.qcow2.partial")), folder.join(format!("{name}.qcow2")));
-        // A relative backing name, so that a whole storage folder can be moved.
-        let create = ["create", "-q", "-f", "qcow2", "-F"].map(Into::into);
-        let format = top.format.to_string();
-        let arguments = create.into_iter().chain([
-            format.into(),
-            "-b".into(),
-            top.path.clone().into(),
-            partial.clone().into(),
-        ]);
-        qemu_img(arguments)?;
+        let partial = |disk: DiskId| self.disk_folder(disk).join(format!("{name}.qcow2.partial"));
+        let mut creates = vec![];
+        for disk in disks {
+            let layers = self.layers_below(delta, *disk)?;
+            let top = layers.last().expect("a chain has a layer");
+            let (format, size) = (top.format.to_string(), top.size_bytes.next_multiple_of(SECTOR_BYTES));
+            // A relative backing name, so that a whole storage folder can be moved. With the size known, the chain
+            // below need not be opened for it (-u).
+            let create = ["create", "-q", "-u", "-f", "qcow2", "-F"].map(Into::into);
+            let arguments: [OsString; 5] = [
+                format.into(),
+                "-b".into(),
+                top.path.clone().into(),
+                partial(*disk).into(),
+                size.to_string().into(),
+            ];
+            creates.push(create.into_iter().chain(arguments).collect());
+        }
+        qemu_img_at_once(creates)?;
         self.step("overlay: file created")?;
         if let Some(bitmap) = bitmap {
-            let add = ["bitmap", "--add", "-g", "65536", "-f", "qcow2"].map(Into::into);
-            qemu_img(add.into_iter().chain([partial.clone().into(), bitmap.into()]))?;
+            let add = |disk: &DiskId| {
+                let add = ["bitmap", "--add", "-g", "65536", "-f", "qcow2"].map(Into::into);
+                add.into_iter().chain([partial(*disk).into(), bitmap.into()]).collect()
+            };
+            qemu_img_at_once(disks.iter().map(add).collect())?;
         }
-        File::open(&partial).and_then(|file| file.sync_all()).map_err(LayersError::io(&partial))?;
-        std::fs::rename(&partial, &path).map_err(LayersError::io(&partial))?;
-        sync_folder(&folder)?;
-        self.step("overlay: file durable")
+        for disk in disks {
+            let (folder, partial) = (self.disk_folder(*disk), partial(*disk));
+            File::open(&partial).and_then(|file| file.sync_all()).map_err(LayersError::io(&partial))?;
+            std::fs::rename(&partial, folder.join(format!("{name}.qcow2")))
+                .map_err(LayersError::io(&partial))?;
+            sync_folder(&folder)?;
+            self.step("overlay: file durable")?;
+        }
+        Ok(())
     }
 }
 

@@ -139,6 +139,11 @@ fn a_first_copy_onto_a_seed_sends_the_difference() -> Result<()> {
     b.run(&["vm", "stop", VM, "--force"])?;
     b.run(&["seed", VM])?;
     ensure!(b.run(&["vm", "show", VM])?["mode"] == "replica", "a marked VM waits as a replica");
+    let storage = b.storage().to_string_lossy().into_owned();
+    b.run(&["authorize", "x.example", "--storage", &storage, "--trust-group", "others"])?;
+    b.run(&["authorize", "x.example", "--vm", VM])?;
+    ensure!(code(protect(a, &["--seed"])).1.contains("wrong-trust-group"), "it is for the host x.example");
+    b.run(&["authorize", "a.example", "--vm", VM])?;
 
     scribble(&path, "44M", root)?;
     let differing = difference(&path, &copied, root)?;

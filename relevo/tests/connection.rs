@@ -53,9 +53,7 @@ fn each_cause_is_told_by_itself() -> Result<()> {
     let failing = a.status(VM)?;
     ensure!(failing.to_string().contains("not authorized"), "{failing:#}");
     ensure!(failing["interval"]["failed"].as_u64() > Some(0), "{failing:#}");
-    b.run(&["authorize", "a.example", "--storage", &b.storage().to_string_lossy()])?;
-    a.run(&["resume", VM])?;
-    stage.check_newest(a, b)?;
+    trust_groups(&stage)?;
     stage.pair.b.stop();
     let (a, told) = (&stage.pair.a, |a: &Host| {
         a.status(VM).is_ok_and(|it| it["interval"]["network_failed"].as_u64() > Some(0))
@@ -73,5 +71,31 @@ fn each_cause_is_told_by_itself() -> Result<()> {
     stage.pair.b.run(&["cert", "install", &bundle])?;
     stage.pair.b.start()?;
     ensure!(cause(&stage.pair.a, "b.example")? == "peer-certificate");
+    Ok(())
+}
+
+/// The replica was made under DEFAULT: a of another group does not feed it, until the replica is moved there.
+fn trust_groups(stage: &Stage) -> Result<()> {
+    let (a, b) = (&stage.pair.a, &stage.pair.b);
+    let storage = b.storage().to_string_lossy().into_owned();
+    let authorize =
+        |host: &str, group: &str| b.run(&["authorize", host, "--storage", &storage, "--trust-group", group]);
+    authorize("a.example", "tier-1")?;
+    authorize("x.example", "tier-2")?;
+    a.run(&["resume", VM])?;
+    let told = || a.status(VM).is_ok_and(|status| status["issues"].to_string().contains("tier-1"));
+    ensure!(poll(BOUND, || told() && issue(b, "wrong-trust-group")), "{:#}", a.status(VM)?);
+    let refused = |host: &Host, args: &[&str]| -> Result<String> {
+        Ok(host.run(&[&["authorize"], args].concat()).err().context("it is taken")?.id)
+    };
+    ensure!(refused(b, &["x.example", "--vm", VM])? == "wrong-trust-group", "a is not of the group of x");
+    ensure!(refused(b, &["y.example", "--vm", VM])? == "authorization-unknown");
+    ensure!(refused(b, &["a.example", "--vm", "web"])? == "vm-unknown");
+    ensure!(refused(a, &["b.example", "--vm", VM])? == "not-a-replica");
+    ensure!(issue(b, "wrong-trust-group"), "what was refused changed something");
+    b.run(&["authorize", "a.example", "--vm", VM])?;
+    a.run(&["resume", VM])?;
+    stage.check_newest(a, b)?;
+    ensure!(!issue(b, "wrong-trust-group"));
     Ok(())
 }

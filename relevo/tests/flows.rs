@@ -386,29 +386,49 @@ fn an_old_primary_that_cannot_ask_learns_it_when_it_can() -> Result<()> {
     old_primary_returns(true)
 }
 
+/// Whichever host asks for it, where the guest runs it can be cancelled.
 #[test]
 fn a_planned_failover_that_takes_too_long_is_cancelled_and_the_guest_runs_again() -> Result<()> {
     let stage = stage(&[("qcow2", 64 << 20), ("qcow2", 32 << 20)], 60.0)?;
-    let a = &stage.pair.a;
-    stage.check_newest(a, &stage.pair.b)?;
-    a.run(&["suspend", VM])?;
-    stage.wait_for_acks(100)?;
-    a.run(&["configure", VM, "--bandwidth", "1KiB/s"])?;
-    let before = boots(&stage)?;
-    a.run(&["resume", VM])?;
-    let begun = a.command(&["--json", "--yes", "--no-wait"], &["failover", VM, "--planned"])?;
-    let job = begun["job"].as_str().context("no job")?;
-    poll_for(BOUND, || {
-        let activity = a.status(VM).ok()?["activity"].as_str()?.to_owned();
-        (activity.starts_with("planned") && activity.ends_with("ship")).then_some(())
-    })
-    .with_context(|| format!("it does not send: {:#}", a.status(VM).unwrap_or_default()))?;
-    a.run(&["job", "cancel", job])?;
-    wait_for_boot(&stage, before)?;
-    a.run(&["configure", VM, "--no-bandwidth"])?;
-    stage.check_newest(a, &stage.pair.b)?;
-    ensure!(a.status(VM)?["may_run"] == true, "{:#}", a.status(VM)?);
+    let (a, b) = (&stage.pair.a, &stage.pair.b);
+    for asked in [a, b] {
+        stage.check_newest(a, b)?;
+        a.run(&["suspend", VM])?;
+        stage.wait_for_acks(100)?;
+        a.run(&["configure", VM, "--bandwidth", "1KiB/s"])?;
+        let before = boots(&stage)?;
+        a.run(&["resume", VM])?;
+        let begun = asked.command(&["--json", "--yes", "--no-wait"], &["failover", VM, "--planned"])?;
+        poll_for(BOUND, || {
+            let activity = a.status(VM).ok()?["activity"].as_str()?.to_owned();
+            (activity.starts_with("planned") && activity.ends_with("ship")).then_some(())
+        })
+        .with_context(|| format!("it does not send: {:#}", a.status(VM).unwrap_or_default()))?;
+        a.run(&["job", "cancel", &running_job(a)?])?;
+        wait_for_boot(&stage, before)?;
+        a.run(&["configure", VM, "--no-bandwidth"])?;
+        poll_for(BOUND, || {
+            (asked.run(&["job", "show", id(&begun)?]).ok()?["state"] != "running").then_some(())
+        })
+        .with_context(|| format!("it is not through on {}", asked.name))?;
+        let ended = asked.run(&["job", "show", id(&begun).context("no job")?])?;
+        ensure!(ended["state"] != "completed" && ended.to_string().contains("given up"), "{ended:#}");
+        stage.check_newest(a, b)?;
+        ensure!(a.status(VM)?["may_run"] == true, "{:#}", a.status(VM)?);
+        ensure!(b.status(VM)?["may_run"] == false, "{:#}", b.status(VM)?);
+    }
     Ok(())
+}
+
+fn id(job: &Value) -> Option<&str> {
+    job["job"].as_str()
+}
+
+/// The id of the job that is under way on a host.
+fn running_job(host: &Host) -> Result<String> {
+    let jobs = host.run(&["job", "list"])?;
+    let running = jobs.as_array().and_then(|jobs| jobs.iter().find(|job| job["state"] == "running"));
+    Ok(running.and_then(id).with_context(|| format!("no job runs on {}: {jobs:#}", host.name))?.to_owned())
 }
 
 #[test]

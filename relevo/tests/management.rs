@@ -115,6 +115,9 @@ async fn a_primary_is_protected_changed_prepared_and_becomes_the_replica() {
     let entry = [("AuthorizationEntry", text(&stage, &entry))];
     assert_eq!(call(&stage, &service, "AddAuthorizationEntry", &entry).await, 0);
     assert_eq!(call(&stage, &service, "AddAuthorizationEntry", &entry).await, 32775, "a second time");
+    let mut bound = vec![own.clone()];
+    bound.extend(entry.clone());
+    assert_eq!(call(&stage, &service, "SetAuthorizationEntry", &bound).await, 0, "it may become a replica");
     let to = [("RecoveryConnectionPoint", Value::from("b.example")), ("AuthenticationType", 2u16.into())];
     assert_eq!(call(&stage, &service, "TestReplicationConnection", &to).await, 4096);
 
@@ -392,6 +395,7 @@ fn protect(id: VmId) -> Command {
         resync_window: service::api::Window::default(),
         scrub_every_s: 0,
         compress: true,
+        bypass_proxy: false,
         start: true,
         seed: Some(false),
         export: None,

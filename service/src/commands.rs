@@ -45,6 +45,7 @@ pub async fn execute(host: &Arc<Host>, request: &Request) -> Result<Reply, Failu
         Command::Authorize { host: pattern, storage, trust_group } => {
             authorize::add(host, &pattern, &storage, trust_group.as_deref())
         }
+        Command::AuthorizeVm { host: pattern, vm } => authorize::bind(host, &pattern, &vm).await,
         Command::AuthorizeList => authorize::list(host),
         Command::AuthorizeRemove { host: pattern } => authorize::remove(host, &pattern),
         Command::Protect { .. } => protect::protect(host, &request.command).await,
@@ -61,8 +62,8 @@ pub async fn execute(host: &Arc<Host>, request: &Request) -> Result<Reply, Failu
         Command::SetTestNetworks { vm, adapters } => addresses::set_test_networks(host, &vm, adapters).await,
         Command::ApplyFailoverAddresses { vm } => addresses::apply(host, &vm).await,
         Command::ConfigureService { change } => service_settings::change(host, &change),
-        Command::TestConnection { to, authentication } => {
-            protect::test_connection(host, &to, authentication).await
+        Command::TestConnection { to, authentication, bypass_proxy } => {
+            protect::test_connection(host, &to, authentication, bypass_proxy).await
         }
         Command::Status { vm } => status(host, vm.as_deref()).await,
         Command::Points { vm } => points(host, &vm).await,

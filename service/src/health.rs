@@ -264,14 +264,23 @@ pub fn issues(host: &Host, owner: &OwnerHandle) -> Vec<Issue> {
     if r.is_extended() {
         return issues;
     }
-    let way_back = host.authorization(std::slice::from_ref(peer)).ok().flatten().is_some();
-    if r.mode.is_replica() && !way_back {
-        add(
-            Health::Critical,
-            "not-authorized",
-            format!("{peer} is not authorized on this host any more: what it sends is refused"),
-            Some(format!("relevo authorize {peer} --storage DIR")),
-        );
+    let entry = host.authorization(std::slice::from_ref(peer)).ok().flatten();
+    let way_back = entry.is_some();
+    if r.mode.is_replica() {
+        match entry {
+            None => add(
+                Health::Critical,
+                "not-authorized",
+                format!("{peer} is not authorized on this host any more: what it sends is refused"),
+                Some(format!("relevo authorize {peer} --storage DIR")),
+            ),
+            Some(entry) => {
+                if let Err(failure) = host.may_feed(r.vm, peer, &entry) {
+                    let message = format!("what {peer} sends is refused: {}", failure.message);
+                    add(Health::Critical, "wrong-trust-group", message, failure.hint);
+                }
+            }
+        }
     }
     if let Some((folder, free)) = full(host, r.vm, r.mode) {
         add(

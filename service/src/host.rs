@@ -84,6 +84,7 @@ pub mod document {
     pub const OWN_XML: &str = "own-xml";
     /// Folder of the replica's layers.
     pub const STORAGE: &str = "storage";
+    /// Who may feed the replica, or make one of what stands here: members of this group.
     pub const TRUST_GROUP: &str = "trust-group";
     /// libvirt's autostart flag before Relevo took it over.
     pub const AUTOSTART: &str = "autostart";
@@ -337,23 +338,49 @@ impl Host {
         self.config.spool.folder.clone().unwrap_or_else(|| self.dirs.state.join("spool"))
     }
 
-    /// Where the layers of a VM go that comes from `peer`: the storage of the authorization that lets the
-    /// peer in.
+    /// The entry that lets a host of these names in: the most specific one.
     pub fn authorization(&self, names: &[HostName]) -> Result<Option<transport::Authorization>, Failure> {
-        let entries: Vec<_> = self
+        Ok(transport::authorize(&self.authorizations()?, names).cloned())
+    }
+
+    pub fn authorizations(&self) -> Result<Vec<transport::Authorization>, Failure> {
+        let rows = self
             .catalog
             .authorizations()
-            .map_err(|error| Failure::internal("read the authorizations", &error))?
-            .into_iter()
-            .filter_map(|entry| {
-                Some(transport::Authorization {
-                    host: entry.host.parse().ok()?,
-                    trust_group: entry.trust_group,
-                    storage: Path::new(&entry.storage).to_owned(),
-                })
+            .map_err(|error| Failure::internal("read the authorizations", &error))?;
+        let entry = |row: catalog::Authorization| {
+            Some(transport::Authorization {
+                host: row.host.parse().ok()?,
+                trust_group: row.trust_group,
+                storage: Path::new(&row.storage).to_owned(),
             })
-            .collect();
-        Ok(transport::authorize(&entries, names).cloned())
+        };
+        Ok(rows.into_iter().filter_map(entry).collect())
+    }
+
+    /// A replica that a member of a trust group made is fed by members of that group.
+    pub fn may_feed(
+        &self,
+        vm: VmId,
+        from: &HostName,
+        entry: &transport::Authorization,
+    ) -> Result<(), Failure> {
+        let bound: Option<String> = self.document(vm, document::TRUST_GROUP)?;
+        let Some(group) = bound.filter(|group| !group.eq_ignore_ascii_case(&entry.trust_group)) else {
+            return Ok(());
+        };
+        let (host, own) = (&self.name, &entry.trust_group);
+        Err(Failure::new(
+            ErrorKind::AccessDenied,
+            "wrong-trust-group",
+            format!(
+                "on {host}, {from} is of the trust group `{own}`, and the replica of this VM of `{group}`"
+            ),
+        )
+        .hint(format!(
+            "on {host}: `relevo authorize {} --vm VM` has hosts of `{own}` feed it from now on",
+            entry.host
+        )))
     }
 }
 

@@ -46,6 +46,7 @@ pub struct Replication {
     pub drill_every_s: u32,
     pub resync_window: engine::Window,
     pub compress: bool,
+    pub bypass_proxy: bool,
     /// When a delta was last acknowledged (primary) or received (replica).
     pub last_success_at: Option<String>,
     /// Since when the counters count, if an operator reset them.
@@ -156,6 +157,7 @@ fn replication_of(host: &Host, owner: &OwnerHandle) -> Replication {
         drill_every_s: record.settings.drill_every_s,
         resync_window: record.settings.resync_window,
         compress: record.settings.compress,
+        bypass_proxy: record.settings.bypass_proxy,
         last_success_at: record.statistics.last_success_ms.map(rfc3339),
         last_interval: record.statistics.last_interval.as_ref().map(views::interval),
         statistics_since: record.statistics.reset_ms.map(rfc3339),

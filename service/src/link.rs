@@ -125,7 +125,12 @@ impl Link {
         }
         if let PeerRequest::FindSeed { disks } = message.request {
             let host = self.host.clone();
-            let found = blocking(move || seed::fitting(&host, vm, &disks)).await;
+            let from = message.from;
+            let find = move || {
+                host.may_feed(vm, &from, &entry)?;
+                seed::fitting(&host, vm, &disks)
+            };
+            let found = blocking(find).await;
             return Ok(plain(match found {
                 Ok(_) => PeerResult::Done,
                 Err(failure) => PeerResult::Refused { failure },
@@ -236,6 +241,7 @@ impl Link {
                 domain.name, host.name
             )));
         }
+        host.may_feed(vm, &record.peer, entry)?;
         writable(&entry.storage)?;
         host.save_disks(vm, &seed::records(seed.as_ref(), disks))?;
         host.put_document(vm, document::STORAGE, &entry.storage)?;
@@ -256,7 +262,8 @@ impl Link {
                 format!("malformed delta: {error}"),
             ))
         })?;
-        self.admit(peer, &extra.from).map_err(|failure| refusal(&failure))?;
+        let entry = self.admit(peer, &extra.from).map_err(|failure| refusal(&failure))?;
+        self.host.may_feed(header.vm, &extra.from, &entry).map_err(|failure| refusal(&failure))?;
         self.host.receives().map_err(|failure| refusal(&failure))?;
         let owner = self.host.owner(header.vm);
         let owner = owner.filter(|owner| owner.record().peer == extra.from).ok_or_else(|| {

@@ -5,8 +5,11 @@
 //! mail ──▶ apply(event) ──▶ persist the record ──▶ carry out the effects ──▶ mail
 //! ```
 
+mod job;
 mod peer;
 mod vm;
+
+pub use job::live_job;
 
 use crate::{
     api::{ErrorKind, Failure},
@@ -21,11 +24,10 @@ use crate::{
     turns::{self, Turn},
 };
 use engine::{
-    Effect, Event, GIVEN_UP, OfferAnswer, Operation, Refusal, Relationship, Standing, Step, StepFailure,
-    StepResult,
+    Effect, Event, OfferAnswer, Operation, Refusal, Relationship, Standing, Step, StepFailure, StepResult,
 };
+use job::{JobLink, job_key};
 use model::{DeltaId, DiskId, Generation, JobId, Mode, ReplicationState, VmId};
-use serde::{Deserialize, Serialize};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -112,13 +114,6 @@ pub enum Mail {
 }
 
 type Amend = Box<dyn FnOnce(&mut Relationship) + Send>;
-
-/// The operation that a job stands for, kept so that the job survives a restart.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct JobLink {
-    job: JobId,
-    operation: Operation,
-}
 
 struct Owner {
     host: Arc<Host>,
@@ -265,31 +260,6 @@ pub fn start(host: Arc<Host>, record: Relationship) -> OwnerHandle {
     };
     host.tasks.spawn(owner.run(inbox));
     handle
-}
-
-fn job_key(record: &Relationship) -> &'static str {
-    document::JOB[usize::from(record.is_extended())]
-}
-
-/// The jobs that the relationships of an earlier run were busy with.
-pub fn live_job(host: &Host, record: &Relationship) -> Option<JobId> {
-    let link: JobLink = host.document(record.vm, job_key(record)).ok().flatten()?;
-    stands_for(&link.operation, record).then_some(link.job)
-}
-
-/// Is the record still busy with this operation.
-fn stands_for(operation: &Operation, record: &Relationship) -> bool {
-    let waits = record.waiting.as_ref() == Some(operation);
-    let works = record.work.as_ref().is_some_and(|work| {
-        operation.work_kind() == Some(work.kind) || work.kind == engine::WorkKind::Abandon
-    });
-    // Between two tries nothing is under way.
-    let goes_on = matches!(
-        (operation, record.state),
-        (Operation::Resynchronize, ReplicationState::Resynchronizing)
-            | (Operation::UpdateDisks, ReplicationState::DiskUpdateInProgress)
-    );
-    waits || works || goes_on
 }
 
 /// What an event ended.
@@ -564,44 +534,6 @@ impl Owner {
         }
     }
 
-    /// A job for what has begun by itself.
-    fn begin_job(&mut self, operation: Operation) {
-        let r = &self.record;
-        if !stands_for(&operation, r) {
-            tracing::warn!(vm = %r.name, operation = operation.name(), state = %r.state, "put off, and not possible now");
-            return;
-        }
-        let kind = crate::jobs::job_type(r, &operation);
-        let (job, cancel) = self.host.jobs.begin(Some((r.vm, &r.name)), operation.name(), kind);
-        if let Some(owner) = self.host.relationship(r.vm, r.index) {
-            owner.follow_cancel(&self.host, job, cancel);
-        }
-        self.link_job(job, operation);
-    }
-
-    /// The job ends with the operation, which may have been done at once. A job that was followed before is given up
-    /// for it: the record is busy with one operation.
-    fn link_job(&mut self, job: JobId, operation: Operation) {
-        if !stands_for(&operation, &self.record) {
-            // Whoever hears that it is done finds it so.
-            self.persist();
-            let done = format!("{}: {} done", self.record.name, operation.name());
-            return self.host.jobs.end(job, Ok(done));
-        }
-        if let Some(other) = self.job.take() {
-            let why = format!("made way for: {}", operation.name());
-            self.host.jobs.end(other.job, Err(self.cancelled(&other.operation, &why)));
-        }
-        let link = JobLink { job, operation };
-        if let Err(failure) = self.host.put_document(self.record.vm, job_key(&self.record), &link) {
-            tracing::error!(vm = %self.record.name, %failure, "cannot link the job");
-        }
-        if let Some(progress) = self.host.jobs.progress(job) {
-            self.progress = progress;
-        }
-        self.job = Some(link);
-    }
-
     /// The record is durable before anything that follows from it happens. A host that cannot write its
     /// record must not go on: it stops, and its start-up recovery is the tested path.
     fn persist(&mut self) {
@@ -681,38 +613,6 @@ impl Owner {
             tracing::debug!(%vm, ended = name, ms = begun.elapsed().as_millis(), "step ended");
             let _ = mail.send(Mail::StepEnded(result)).await;
         });
-    }
-
-    fn cancelled(&self, operation: &Operation, why: &str) -> Failure {
-        let message = format!("{}: {} {why}", self.record.name, operation.name());
-        Failure::new(ErrorKind::Cancelled, "cancelled", message)
-    }
-
-    /// Ends the job when the record is no longer busy with what it stands for.
-    fn follow_job(&mut self, end: End) {
-        let Some(link) = self.job.take_if(|link| !stands_for(&link.operation, &self.record)) else { return };
-        self.progress = Arc::default();
-        // Whoever hears that the job has ended finds nothing under way.
-        self.publish();
-        let name = &self.record.name;
-        // What only changes the state is done once it has begun, however the work ended that it had given up.
-        let failure = end.failure.filter(|_| link.operation.work_kind().is_some());
-        let result = match end.not_begun.or(failure) {
-            None => Ok(format!("{name}: {} done", link.operation.name())),
-            Some(reason) if reason == GIVEN_UP => Err(self.cancelled(&link.operation, "was given up")),
-            Some(reason) => {
-                tracing::error!(event = events::OPERATION_FAILED, vm = %name, operation = link.operation.name(), reason, "the operation failed");
-                Err(Failure::new(
-                    ErrorKind::Failed,
-                    "operation-failed",
-                    format!("{name}: {} failed: {reason}", link.operation.name()),
-                ))
-            }
-        };
-        self.host.jobs.end(link.job, result);
-        if let Err(failure) = self.host.drop_document(self.record.vm, job_key(&self.record)) {
-            tracing::error!(vm = %name, %failure, "cannot unlink the job");
-        }
     }
 }
 

@@ -11,7 +11,7 @@ mod store;
 pub mod takeover;
 mod turn;
 
-pub use ask::{ask, ask_host, operate};
+pub use ask::{ask, ask_host, operate, target};
 pub use inplace::{own_changes, record_peer_changes};
 pub use recover::{recover, recover_tracking};
 pub use store::{domain_xml, domain_xml_path, small_files, transfer_mark};

@@ -150,7 +150,8 @@ async fn run(arguments: &[String], kdc: Option<&Kdc>) -> Result<(), Box<dyn Erro
     let progress = options.progress.clone();
     let before = processor_s();
     let start = Instant::now();
-    let answer = client.send_delta(Target { host: &to, by }, header, source(gib * 1024), options).await?;
+    let answer =
+        client.send_delta(Target { by, ..(&to).into() }, header, source(gib * 1024), options).await?;
     let elapsed_s = start.elapsed().as_secs_f64();
     let after = processor_s();
     let bytes = answer.as_u64().unwrap_or(0) as f64;

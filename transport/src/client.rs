@@ -46,11 +46,19 @@ pub struct PeerAddress {
 pub struct Target<'a> {
     pub host: &'a HostName,
     pub by: Authentication,
+    /// Past the proxy, if there is one.
+    pub bypass_proxy: bool,
 }
 
 impl<'a> From<&'a HostName> for Target<'a> {
     fn from(host: &'a HostName) -> Self {
-        Self { host, by: Authentication::Certificate }
+        Self { host, by: Authentication::Certificate, bypass_proxy: false }
+    }
+}
+
+impl Target<'_> {
+    fn way(&self) -> Way {
+        (self.host.clone(), self.by, self.bypass_proxy)
     }
 }
 
@@ -115,8 +123,11 @@ pub struct Client {
     tls: Arc<Tls>,
     kerberos: Option<Arc<Kerberos>>,
     options: RwLock<Arc<ClientOptions>>,
-    idle: Mutex<HashMap<(HostName, Authentication), Vec<Idle>>>,
+    idle: Mutex<HashMap<Way, Vec<Idle>>>,
 }
+
+/// An owned [`Target`].
+type Way = (HostName, Authentication, bool);
 
 /// A connection without a request on it.
 #[derive(Debug)]
@@ -261,7 +272,7 @@ impl Client {
             Authentication::Kerberos => 0,
         };
         let mut idle = self.idle.lock().expect("no code panics under this lock");
-        let kept = idle.get_mut(&(to.host.clone(), to.by))?;
+        let kept = idle.get_mut(&to.way())?;
         kept.retain(|idle| idle.is_usable(identity, options));
         kept.pop()
     }
@@ -269,7 +280,7 @@ impl Client {
     fn keep(&self, to: Target<'_>, mut used: Idle) {
         used.since = Instant::now();
         let mut idle = self.idle.lock().expect("no code panics under this lock");
-        let kept = idle.entry((to.host.clone(), to.by)).or_default();
+        let kept = idle.entry(to.way()).or_default();
         if kept.len() < IDLE_COUNT_MAX {
             kept.push(used);
         }

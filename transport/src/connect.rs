@@ -80,7 +80,7 @@ pub(crate) async fn connect(
         }
         Security::Tls(_) => None,
     };
-    let proxy = options.proxy.as_deref().filter(|_| !peer.bypass_proxy);
+    let proxy = options.proxy.as_deref().filter(|_| !peer.bypass_proxy && !to.bypass_proxy);
     let connected = async {
         let tcp = match proxy {
             None => tcp_connect(&address).await?,
@@ -196,7 +196,7 @@ mod tests {
             address((&to).into(), &options, &peer)
         };
         let other = PeerAddress { kerberos_address: Some("10.0.0.2".to_owned()), ..PeerAddress::default() };
-        let kerberos = Target { host: &to, by: Authentication::Kerberos };
+        let kerberos = Target { by: Authentication::Kerberos, ..(&to).into() };
         assert_eq!(address(kerberos, &options, &other), "10.0.0.2:9080");
         assert_eq!(address((&to).into(), &options, &other), "b.example:9443");
         assert_eq!(at(None), "b.example:9443");

@@ -55,7 +55,7 @@ fn caller(kerberos: Arc<Kerberos>, to: &str, address: SocketAddr) -> Client {
 }
 
 fn to(host: &model::HostName) -> Target<'_> {
-    Target { host, by: model::Authentication::Kerberos }
+    Target { by: model::Authentication::Kerberos, ..host.into() }
 }
 
 async fn failure(client: &Client, peer: &str) -> LinkProblem {

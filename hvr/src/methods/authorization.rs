@@ -1,7 +1,7 @@
 //! Authorization entries: AddAuthorizationEntry and its like.
 
 use super::{
-    Answer, Call, How, Method, NOT_SUPPORTED, Refusal,
+    Answer, Call, How, Method, Refusal,
     call::{invalid, unsupported},
 };
 use crate::{names::REPLICATION_SERVICE, world};
@@ -37,11 +37,8 @@ pub const METHODS: &[Method] = &[
         class: REPLICATION_SERVICE,
         name: "SetAuthorizationEntry",
         role: Role::Administrator,
-        how: How::Refused(
-            NOT_SUPPORTED,
-            "a replica takes deltas from its own primary only, whatever the entries say",
-        ),
-        note: "",
+        how: How::Works(bind),
+        note: "members of the entry's TrustGroup feed this replica, or begin one from this copy; 32775 on a primary",
     },
 ];
 
@@ -75,6 +72,17 @@ fn remove<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Result<Answer, Refusal>> {
         let host = call.text("AllowedPrimaryHostSystem");
         let host = host.ok_or_else(|| invalid("AllowedPrimaryHostSystem is missing"))?.to_owned();
         call.run(Command::AuthorizeRemove { host }).await
+    }
+    .boxed()
+}
+
+fn bind<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Result<Answer, Refusal>> {
+    async move {
+        let vm = call.vm_argument("ComputerSystem")?;
+        let entry = call.required_embedded("AuthorizationEntry", ENTRY)?;
+        let host = entry.text("AllowedPrimaryHostSystem").filter(|text| !text.is_empty());
+        let host = host.ok_or_else(|| invalid("AllowedPrimaryHostSystem is missing"))?.to_owned();
+        call.run(Command::AuthorizeVm { host, vm: vm.to_string() }).await
     }
     .boxed()
 }

@@ -194,6 +194,7 @@ fn differs(change: &SettingsChange, replication: &Replication) -> bool {
         authentication,
         resync_window,
         compress,
+        bypass_proxy,
     } = change;
     other(interval_s.as_ref(), &view.interval_s)
         || other(history.as_ref(), &view.history)
@@ -208,6 +209,7 @@ fn differs(change: &SettingsChange, replication: &Replication) -> bool {
         || other(authentication.as_ref(), &view.authentication)
         || other(resync_window.as_ref(), &replication.resync_window)
         || other(compress.as_ref(), &replication.compress)
+        || other(bypass_proxy.as_ref(), &replication.bypass_proxy)
 }
 
 fn test<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Result<Answer, Refusal>> {
@@ -244,6 +246,8 @@ mod tests {
         assert_eq!(check(&given.clone().with("ReplicationInterval", 900u16)), Ok(true));
         assert_eq!(check(&given.clone().with("CompressionEnabled", own.compress)), Ok(false));
         assert_eq!(check(&given.clone().with("CompressionEnabled", !own.compress)), Ok(true));
+        assert_eq!(check(&given.clone().with("BypassProxyServer", false)), Ok(false));
+        assert_eq!(check(&given.clone().with("BypassProxyServer", true)), Ok(true));
         for other in [r#"{"bandwidth_bytes_per_s":7}"#, r#"{"fire_drill_interval_s":604800}"#] {
             assert_eq!(check(&given.clone().with("AdditionalSettings", other)), Ok(true), "{other}");
         }

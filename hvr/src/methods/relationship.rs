@@ -51,9 +51,9 @@ pub const METHODS: &[Method] = &[
         note: "on a replica of relationship 1; interval, history, application-consistent points, AdditionalSettings, \
                AuthenticationType, compression and the automatic resynchronization change, on both hosts; other \
                IncludedDisks are taken up by a job of type 125 (relationship 1 follows the replica's disks: 32770); \
-               another recovery host gets a relationship with these settings, whose first copy \
-               StartReplication begins; the ports of other hosts, and which of them are reached past the proxy, are the \
-               configuration's (32773 and 32770), and the certificate is that of the service settings (32773)",
+               another recovery host gets a relationship with these settings, whose first copy StartReplication \
+               begins; the ports of other hosts are the configuration's, and the certificate is that of the service \
+               settings (32773)",
     },
     Method {
         class: REPLICATION_SERVICE,
@@ -136,6 +136,7 @@ fn create<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Result<Answer, Refusal>> {
             resync_window: change.resync_window.unwrap_or(settings::DEFAULT_WINDOW),
             scrub_every_s: change.scrub_every_s.unwrap_or(0),
             compress: change.compress.unwrap_or(true),
+            bypass_proxy: change.bypass_proxy.unwrap_or(false),
             start: false,
             seed: None,
             export: None,

@@ -80,7 +80,8 @@ fn test_connection<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Result<Answer, Refus
         let wanted = super::settings::read(&asked, any, &world, call.schema)?;
         super::settings::check_port(&wanted, &to, Authentication::Certificate, &world)?;
         let authentication = wanted.change.authentication.unwrap_or_default();
-        let command = Command::TestConnection { to, authentication };
+        let bypass_proxy = wanted.change.bypass_proxy.unwrap_or(false);
+        let command = Command::TestConnection { to, authentication, bypass_proxy };
         call.in_background(None, "test connection", TEST_CONNECTION, command)
     }
     .boxed()

@@ -58,6 +58,7 @@ pub fn read(settings: &Instance, vm: VmId, world: &World, schema: &Schema) -> Re
             bandwidth_windows: additional.bandwidth_windows.clone(),
             resync_window: window(settings)?,
             compress: settings.get("CompressionEnabled").and_then(Value::as_bool),
+            bypass_proxy: settings.get("BypassProxyServer").and_then(Value::as_bool),
             auto_resynchronize: settings.get("AutoResynchronizeEnabled").and_then(Value::as_bool),
             drill_every_s: additional.fire_drill_interval_s,
             scrub_every_s: additional.scrub_interval_s,
@@ -143,11 +144,6 @@ fn security(
         }
     }
     let is = |name: &str| settings.get(name).and_then(Value::as_bool);
-    if is("BypassProxyServer") == Some(true) {
-        return Err(unsupported(
-            "BypassProxyServer TRUE: the configuration says which peers are reached past the proxy",
-        ));
-    }
     if is("ReplicateHostKvpItems") == Some(false) {
         return Err(unsupported(
             "ReplicateHostKvpItems FALSE: the metadata of a VM is a part of its definition, which a replica has whole",

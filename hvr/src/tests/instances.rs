@@ -190,6 +190,7 @@ fn replication_settings() {
               AuthenticationType = 2
               CertificateThumbPrint = 4E3A0C
               CompressionEnabled = TRUE
+              BypassProxyServer = FALSE
               RecoveryConnectionPoint = b.example
               RecoveryHostSystem = b.example
               PrimaryConnectionPoint = a.example

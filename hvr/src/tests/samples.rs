@@ -169,6 +169,7 @@ pub fn replication() -> Replication {
         drill_every_s: 0,
         resync_window: service::api::Window::default(),
         compress: true,
+        bypass_proxy: false,
         last_success_at: Some("2026-05-04T03:12:07Z".into()),
         statistics_since: None,
         last_interval: None,

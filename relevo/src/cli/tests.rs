@@ -87,6 +87,7 @@ fn protect_has_the_documented_defaults() {
             },
             scrub_every_s: 0,
             compress: true,
+            bypass_proxy: false,
             start: true,
             seed: Some(
                 false,
@@ -99,8 +100,8 @@ fn protect_has_the_documented_defaults() {
     assert_eq!(
         daemon_command(
             "relevo protect web --to b.example --interval 5m --history 0 --history-every 90 --keep 24x1h,7x1d --disks vda,vdb \
-             --bandwidth 200MiB/s --app-consistent 0 --auth kerberos --no-compression --resync-window 18:30-06:00 \
-             --scrub-every 30d --seed"
+             --bandwidth 200MiB/s --app-consistent 0 --auth kerberos --no-compression --bypass-proxy \
+             --resync-window 18:30-06:00 --scrub-every 30d --seed"
         ),
         Command::Protect {
             vm: "web".into(),
@@ -118,6 +119,7 @@ fn protect_has_the_documented_defaults() {
             resync_window: service::api::Window { start_min: 1110, end_min: 360 },
             scrub_every_s: 2_592_000,
             compress: false,
+            bypass_proxy: true,
             start: true,
             seed: Some(true),
             export: None,

@@ -51,6 +51,9 @@ pub struct ProtectArgs {
     /// Never compress what is sent; by default a slow link is compressed for
     #[arg(long)]
     no_compression: bool,
+    /// Reach the other host without this host's proxy (`proxy` in the configuration, or HTTPS_PROXY)
+    #[arg(long)]
+    bypass_proxy: bool,
     /// When a required resynchronization may begin by itself, in local time (default: at any time)
     #[arg(long, value_name = "HH:MM-HH:MM", value_parser = parse::window)]
     resync_window: Option<Window>,
@@ -179,6 +182,9 @@ pub struct ConfigureArgs {
     /// Compress for a slow link: `on` or `off`
     #[arg(long, value_name = "ON|OFF", value_parser = parse::on_or_off)]
     compression: Option<bool>,
+    /// Reach the other host without this host's proxy: `on` or `off`
+    #[arg(long, value_name = "ON|OFF", value_parser = parse::on_or_off)]
+    bypass_proxy: Option<bool>,
 }
 
 /// Mark a VM of this host as the copy from which it becomes a standby
@@ -342,6 +348,7 @@ impl ProtectArgs {
             resync_window: self.resync_window.unwrap_or_default(),
             scrub_every_s: self.scrub_every,
             compress: !self.no_compression,
+            bypass_proxy: self.bypass_proxy,
             start: true,
             seed: Some(self.seed),
             export,
@@ -387,6 +394,7 @@ impl ConfigureArgs {
             authentication: self.auth.map(Into::into),
             resync_window: self.resync_window,
             compress: self.compression,
+            bypass_proxy: self.bypass_proxy,
         };
         Command::Configure { vm: self.vm, change }
     }

@@ -73,6 +73,9 @@ pub struct HostArgs {
     /// How the two hosts are to prove to each other who they are
     #[arg(long, value_enum, value_name = "WAY", default_value = "certificate", requires = "test")]
     auth: super::protect::Auth,
+    /// Try without this host's proxy
+    #[arg(long, requires = "test")]
+    bypass_proxy: bool,
     /// Receive replicas of other hosts: `on` or `off`
     #[arg(long, value_name = "ON|OFF", value_parser = parse::on_or_off)]
     recovery_server: Option<bool>,
@@ -96,7 +99,8 @@ pub struct HostArgs {
 impl HostArgs {
     pub fn command(self) -> Command {
         if let Some(to) = self.test {
-            return Command::TestConnection { to, authentication: self.auth.into() };
+            let (authentication, bypass_proxy) = (self.auth.into(), self.bypass_proxy);
+            return Command::TestConnection { to, authentication, bypass_proxy };
         }
         let change = ServiceChange {
             recovery_server: self.recovery_server,

@@ -53,6 +53,12 @@ pub enum Command {
         storage: PathBuf,
         trust_group: Option<String>,
     },
+    /// Only members of the entry's trust group may feed the replica of this VM, or begin one from its seed.
+    AuthorizeVm {
+        /// `AllowedPrimaryHostSystem` of an entry.
+        host: String,
+        vm: String,
+    },
     AuthorizeList,
     AuthorizeRemove {
         host: String,
@@ -91,6 +97,9 @@ pub enum Command {
         scrub_every_s: u32,
         /// Compress where the link is what is slow.
         compress: bool,
+        /// Reach the other host without this host's proxy.
+        #[serde(default)]
+        bypass_proxy: bool,
         /// Begin the first copy at once; otherwise [`Command::StartReplication`] does.
         start: bool,
         /// Send what differs from a copy that stands there: demanded, not used, or (absent) used where one
@@ -168,6 +177,8 @@ pub enum Command {
         to: HostName,
         #[serde(default)]
         authentication: Authentication,
+        #[serde(default)]
+        bypass_proxy: bool,
     },
     /// All relationships, or one VM's.
     Status {
@@ -360,6 +371,8 @@ pub struct SettingsChange {
     pub authentication: Option<Authentication>,
     pub resync_window: Option<Window>,
     pub compress: Option<bool>,
+    #[serde(default)]
+    pub bypass_proxy: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

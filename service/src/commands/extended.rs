@@ -15,7 +15,6 @@ use engine::{
 };
 use model::{HostName, Mode, ReplicationState, VmId};
 use std::sync::Arc;
-use transport::Target;
 
 /// Begins to forward the replica that `replica` owns.
 pub async fn extend(
@@ -32,7 +31,7 @@ pub async fn extend(
     check_interval(host, record.vm, settings.interval_s)?;
     let mut extended = Relationship::extended(&record, to.clone(), settings.clone());
     // The third host answers and lets us in, before anything is made.
-    let by = Target { host: to, by: settings.authentication };
+    let by = steps::target(to, &settings);
     steps::ask_host(host, by, None, PeerRequest::Probe).await?;
     let disks = host.disks(record.vm)?.into_iter().map(|disk| PeerDisk {
         disk: disk.disk,

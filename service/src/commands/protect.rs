@@ -30,6 +30,7 @@ pub fn settings(command: &Command) -> Result<Settings, Failure> {
         resync_window,
         scrub_every_s,
         compress,
+        bypass_proxy,
         ..
     } = command
     else {
@@ -49,6 +50,7 @@ pub fn settings(command: &Command) -> Result<Settings, Failure> {
         authentication: *authentication,
         resync_window: *resync_window,
         compress: *compress,
+        bypass_proxy: *bypass_proxy,
     };
     super::settings::check(&settings)?;
     Ok(settings)
@@ -111,7 +113,7 @@ pub async fn agree(
 ) -> Result<Relationship, Failure> {
     let (to, settings) = (&record.peer.clone(), record.settings.clone());
     // It answers and lets us in, before anything is made.
-    let by = Target { host: to, by: settings.authentication };
+    let by = steps::target(to, &settings);
     steps::ask_host(host, by, None, PeerRequest::Probe).await?;
     record.wants_running = domain.state == hypervisor::DomainState::Running;
     let peer_disk = |disk: &DiskRecord| PeerDisk {
@@ -176,9 +178,10 @@ async fn find_seed(
 pub async fn test_connection(
     host: &Arc<Host>,
     to: &HostName,
-    authentication: Authentication,
+    by: Authentication,
+    bypass_proxy: bool,
 ) -> Result<Reply, Failure> {
-    let by = Target { host: to, by: authentication };
+    let by = Target { host: to, by, bypass_proxy };
     let began_ms = now_ms();
     let answer = steps::ask_host(host, by, None, PeerRequest::Probe).await?;
     if let PeerResult::Probe { now_ms: Some(theirs_ms), .. } = answer.result {

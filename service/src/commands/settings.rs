@@ -12,7 +12,6 @@ use crate::{
 use engine::{Settings, Window};
 use model::Mode;
 use std::sync::Arc;
-use transport::Target;
 
 const INTERVAL_S: std::ops::RangeInclusive<u32> = 1..=43_200;
 const HISTORY_MAX: u8 = 24;
@@ -98,10 +97,10 @@ pub async fn change_of(
     if record.is_extended() {
         super::extended::check_interval(host, record.vm, settings.interval_s)?;
     }
-    if settings.authentication != record.settings.authentication {
+    let way = |settings: &Settings| (settings.authentication, settings.bypass_proxy);
+    if way(&settings) != way(&record.settings) {
         // The replica can be told of it in the old way only; the new one has to work before.
-        let by = Target { host: &record.peer, by: settings.authentication };
-        steps::ask_host(host, by, None, PeerRequest::Probe).await?;
+        steps::ask_host(host, steps::target(&record.peer, &settings), None, PeerRequest::Probe).await?;
     }
     let request = PeerRequest::Configure { settings: settings.clone() };
     if let PeerResult::Refused { failure } = steps::ask(host, &record, request).await?.result {
@@ -130,6 +129,7 @@ pub fn changed(old: &Settings, change: &SettingsChange) -> Settings {
         authentication: change.authentication.unwrap_or(old.authentication),
         resync_window: change.resync_window.unwrap_or(old.resync_window),
         compress: change.compress.unwrap_or(old.compress),
+        bypass_proxy: change.bypass_proxy.unwrap_or(old.bypass_proxy),
     }
 }
 

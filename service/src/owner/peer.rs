@@ -182,9 +182,16 @@ impl Owner {
             return PeerResult::Done;
         }
         self.last_failure = None;
-        match self.operate(operation, None).await {
+        // What stops the guest of this host can be seen and cancelled here, whoever asked for it.
+        let job = matches!(operation, Operation::Prepare { .. }).then(|| self.new_job(&operation));
+        match self.operate(operation, job).await {
             Ok(()) => PeerResult::Done,
-            Err(failure) => PeerResult::Refused { failure },
+            Err(failure) => {
+                if let Some(job) = job {
+                    self.host.jobs.end(job, Err(failure.clone()));
+                }
+                PeerResult::Refused { failure }
+            }
         }
     }
 

@@ -131,18 +131,6 @@ impl Owner {
         }
     }
 
-    /// A job for what an event has begun, and nobody asked for now.
-    pub(super) fn begin_job_of_itself(&mut self, before: &Relationship) {
-        if let (Some(begun), None) = (&before.scheduled, &self.record.scheduled) {
-            self.begin_job(begun.operation.clone());
-        }
-        let scrubs =
-            |r: &Relationship| r.work.as_ref().is_some_and(|work| work.kind == engine::WorkKind::Scrub);
-        if scrubs(&self.record) && !scrubs(before) && self.job.is_none() {
-            self.begin_job(Operation::Scrub);
-        }
-    }
-
     /// After a failover the guest gets the addresses that are set for it, as soon as it runs.
     pub(super) fn give_addresses(&mut self) {
         if !self.may_be_addressed || self.addressing || !self.record.may_run() {

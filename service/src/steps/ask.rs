@@ -6,7 +6,7 @@ use crate::{
     host::Host,
     peer::{Answer, Message, OwnChanges, PeerRequest, PeerResult},
 };
-use engine::{Operation, Relationship, StepFailure, StepResult, Token, standing::TokenKind};
+use engine::{Operation, Relationship, Settings, StepFailure, StepResult, Token, standing::TokenKind};
 use model::{DeltaId, Generation, HostName, Mode, VmId};
 use std::time::Duration;
 use transport::{CallError, LinkError, LinkProblem, Target};
@@ -20,8 +20,12 @@ const SILENCE_MAX: u32 = 20;
 pub async fn ask(host: &Host, record: &Relationship, request: PeerRequest) -> Result<Answer, Failure> {
     let running = host.hypervisor.is_active(record.vm).unwrap_or(false);
     let standing = Some(record.standing(running));
-    let to = Target { host: &record.peer, by: record.settings.authentication };
-    send(host, to, Some(record.vm), standing, request).await
+    send(host, target(&record.peer, &record.settings), Some(record.vm), standing, request).await
+}
+
+/// A host, called as these settings say.
+pub fn target<'a>(host: &'a HostName, settings: &Settings) -> Target<'a> {
+    Target { host, by: settings.authentication, bypass_proxy: settings.bypass_proxy }
 }
 
 /// Asks a host about no relationship that exists yet.

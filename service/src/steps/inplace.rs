@@ -53,16 +53,25 @@ pub fn rehash(c: &StepContext, id: DeltaId) -> Result<(), StepFailure> {
     capture.keep_stock(id).map_err(|e| capture_failure(&e))
 }
 
+/// The entry that lets the new primary in says where its layers go, and who may feed this replica.
+fn be_fed(c: &StepContext) -> Result<(), Failure> {
+    let (host, vm) = (&c.host, c.record.vm);
+    let entry = host.authorization(std::slice::from_ref(&c.record.peer))?;
+    if let Some(entry) = &entry {
+        host.put_document(vm, document::TRUST_GROUP, &entry.trust_group)?;
+    }
+    if host.document::<PathBuf>(vm, document::STORAGE)?.is_none() {
+        let folder = entry.map_or_else(|| host.dirs.state.join("replicas"), |entry| entry.storage);
+        host.put_document(vm, document::STORAGE, &folder)?;
+    }
+    Ok(())
+}
+
 /// One catalog transaction makes the VM's disks the read-only bottom of a point with this id.
 pub fn adopt(c: &StepContext, id: DeltaId) -> Result<(), StepFailure> {
     let (host, vm) = (&c.host, c.record.vm);
     takeover::flatten(c)?;
-    let storage: Option<PathBuf> = host.document(vm, document::STORAGE).map_err(|f| recoverable(&f))?;
-    if storage.is_none() {
-        let entry = host.authorization(std::slice::from_ref(&c.record.peer)).map_err(|f| recoverable(&f))?;
-        let folder = entry.map_or_else(|| host.dirs.state.join("replicas"), |entry| entry.storage);
-        host.put_document(vm, document::STORAGE, &folder).map_err(|f| recoverable(&f))?;
-    }
+    be_fed(c).map_err(|f| recoverable(&f))?;
     let store = host.store(vm).map_err(|f| recoverable(&f))?;
     if store.latest().map_err(|e| layers_failure("read the points", &e))?.map(|point| point.delta) == Some(id)
     {

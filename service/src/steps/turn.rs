@@ -422,7 +422,7 @@ async fn send(
         cancel: c.cancel.clone(),
         compression: if c.record.settings.compress { Compression::Adaptive } else { Compression::Off },
     };
-    let to = transport::Target { host: &c.record.peer, by: c.record.settings.authentication };
+    let to = super::target(&c.record.peer, &c.record.settings);
     let sending = c.host.client.send_delta(to, header, parcel.chunks, options);
     let result = watch(c, &counters, &own, sending).await;
     match result {

@@ -61,7 +61,6 @@ fn a_value_out_of_range_is_named_with_what_is_allowed() {
 fn what_is_not_done_is_refused_as_not_supported() {
     for settings in [
         new().with("AuthenticationType", 1u16),
-        new().with("BypassProxyServer", true),
         new().with("ReplicationProvider", "Msvm_ReplicationProvider.InstanceID=\"other\",Name=\"x\""),
     ] {
         assert_eq!(refused(&settings).0, 32770, "{settings:?}");
