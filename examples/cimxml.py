@@ -11,7 +11,7 @@ class CimXml:
 
     def __init__(self, host, port, user, password, ca):
         self.connection = pywbem.WBEMConnection(
-            f"https://{host}:{port}", (user, password), default_namespace=NAMESPACE, ca_certs=ca
+            f"https://{host}:{port}", (user, password), default_namespace=NAMESPACE, ca_certs=ca, timeout=90
         )
         self.classes = {}
 

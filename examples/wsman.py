@@ -102,7 +102,15 @@ class WsMan:
 
     def __init__(self, host, port, user, password, ca):
         self.wsman = WSMan(
-            host, port=port, ssl=True, cert_validation=ca, auth="basic", username=user, password=password
+            host,
+            port=port,
+            ssl=True,
+            cert_validation=ca,
+            auth="basic",
+            username=user,
+            password=password,
+            operation_timeout=60,
+            read_timeout=90,
         )
         self.classes = {}
 

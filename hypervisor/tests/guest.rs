@@ -8,7 +8,7 @@ use std::{fs, path::Path, process::Command, sync::mpsc::Receiver, time::Duration
 use support::{Host, disk, domain_xml, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(120);
-const AGENT_TIMEOUT: Duration = Duration::from_secs(10);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Boots the guest that `cargo xtask guest` builds. Its init says so on the serial line, writes to its disk
 /// and heeds the power button.

@@ -141,7 +141,9 @@ fn a_disk_that_is_plugged_into_a_running_vm_is_replicated_once_it_is_named() -> 
     a.wait_state(VM, 3, BOUND)?;
     a.wait_cycles(VM, 2, BOUND)?;
     stage.wait_for_acks(5)?;
-    b.run(&["suspend", VM])?;
+    a.run(&["suspend", VM])?;
+    a.wait_state(VM, 7, BOUND)?;
+    b.wait_merged(VM, BOUND)?;
     let newest = b.points(VM)?.pop().context("no point")?;
     let images = b.point_images(VM, newest["point"].as_str().context("no id")?)?;
     ensure!(images.len() == 3, "{images:?}");

@@ -91,6 +91,10 @@ fn warned(host: &Host) -> Result<bool> {
     Ok(issues.as_array().context("no issues")?.iter().any(|issue| issue["id"] == "scrub"))
 }
 
+fn rests(host: &Host) -> Result<()> {
+    poll_for(BOUND, || (host.status(VM).ok()?["activity"] == "").then_some(())).context("it does not rest")
+}
+
 /// A VM that is off, replicated seldom; its disk.
 fn replicated(pair: &Pair, format: &'static str) -> Result<PathBuf> {
     let disk = pair.a.root.join(format!("disk.{format}"));
@@ -140,6 +144,7 @@ fn a_scrub_repairs_rot_on_the_replica_and_a_difference_that_nobody_saw() -> Resu
     write(&disk, 9, 30 << 20, 3 * CLUSTER)?;
 
     a.run(&["scrub", VM])?;
+    b.wait_merged(VM, BOUND)?;
     let status = a.status(VM)?;
     ensure!(repaired(a)? == (1, 2), "{status:#}");
     ensure!(warned(a)? && status["health"] == "warning", "{status:#}");
@@ -179,6 +184,8 @@ fn a_raw_disk_is_scrubbed_too_and_by_itself() -> Result<()> {
     ensure!(repaired(a)? == (1, 1), "{:#}", a.status(VM)?);
     let same = || (content(&newest(b).ok()?.1, root).ok()? == fs::read(&disk).ok()?).then_some(());
     poll_for(BOUND, same).context("the newest point is not the primary's disk")?;
+    rests(a)?;
+    b.wait_merged(VM, BOUND)?;
     b.run(&["verify", VM, "--point", &newest(b)?.0])?;
     Ok(())
 }
@@ -217,6 +224,7 @@ fn a_scrub_goes_on_after_a_crash_and_counts_once() -> Result<()> {
     let ended = || (pair.a.run(&["job", "show", &job]).ok()?["state"] == "completed").then_some(());
     poll_for(BOUND, ended).context("it does not end")?;
     let (a, b) = (&pair.a, &pair.b);
+    b.wait_merged(VM, BOUND)?;
     ensure!(repaired(a)? == (0, 4), "{:#}", a.status(VM)?);
     let (id, top) = newest(b)?;
     ensure!(content(&top, &root)? == content(&disk, &root)?, "the newest point is not the primary's disk");
@@ -250,6 +258,9 @@ fn what_a_running_guest_writes_is_no_repair() -> Result<()> {
     let (a, b) = (&stage.pair.a, &stage.pair.b);
     a.wait_cycles(VM, 2, BOUND)?;
     a.run(&["configure", VM, "--interval", SELDOM, "--compression", "off"])?;
+    // The one that was due all the same is through.
+    a.wait_cycles(VM, 1, BOUND)?;
+    rests(a)?;
     stage.wait_for_acks(20)?;
     a.run(&["scrub", VM])?;
     let status = a.status(VM)?;

@@ -65,10 +65,10 @@ impl Arrivals {
         Some(Entered { arrivals: self, vm })
     }
 
-    pub fn view(&self) -> TransfersView {
+    pub fn view(&self, now: Instant) -> TransfersView {
         let state = self.lock();
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let live = state.queue.iter().filter(|(_, asked)| asked.elapsed() < GIVEN_UP_AFTER);
+        let live = state.queue.iter().filter(|(_, asked)| now.duration_since(*asked) < GIVEN_UP_AFTER);
         TransfersView { under_way: count(state.inside.len()), max: self.max, waiting: count(live.count()) }
     }
 
@@ -129,7 +129,7 @@ mod tests {
         let first = arrivals.enter(a, false, at(0)).unwrap();
         let second = arrivals.enter(b, false, at(0)).unwrap();
         assert!(!arrivals.may_enter(c, false, at(0)) && !arrivals.may_enter(d, false, at(1)));
-        assert_eq!(arrivals.view(), TransfersView { under_way: 2, max: 2, waiting: 2 });
+        assert_eq!(arrivals.view(at(1)), TransfersView { under_way: 2, max: 2, waiting: 2 });
         drop(first);
         assert!(!arrivals.may_enter(d, false, at(2)), "c was first");
         assert!(arrivals.enter(d, false, at(2)).is_none());

@@ -25,7 +25,7 @@ use crate::{
     service_settings, views,
 };
 use model::{DeltaId, PointKind, VmId};
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 /// Carries a command out, or shows its plan.
 pub async fn execute(host: &Arc<Host>, request: &Request) -> Result<Reply, Failure> {
@@ -127,7 +127,7 @@ fn host_view(host: &Host) -> HostView {
         monitoring_interval_s: host.monitoring().interval_s,
         monitoring_start_s: host.monitoring().start_s,
         sending: host.turns.view(),
-        receiving: host.arrivals.view(),
+        receiving: host.arrivals.view(Instant::now()),
     }
 }
 

@@ -39,9 +39,16 @@ pub fn poll_for<T>(bound: Duration, mut look: impl FnMut() -> Option<T>) -> Opti
     }
 }
 
-/// A TCP port on loopback that was free a moment ago.
+/// A TCP port on loopback that was free a moment ago: any that the kernel gives to nobody who does not name it.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    loop {
+        let port = rand::random_range(10_000..30_000);
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(_) => return Ok(port),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// SIGKILL; a process that is gone already is fine.

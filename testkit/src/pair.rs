@@ -423,12 +423,22 @@ impl Host {
         Ok(points.as_array().cloned().unwrap_or_default())
     }
 
-    /// The id of the point before the latest. It stays while cycles go on: the latest may merge with the next one,
-    /// the oldest goes at any moment.
+    /// The id of a point before the latest that is kept as history: it stays for a while as cycles go on.
     pub fn earlier_point(&self, vm: &str) -> Result<String> {
         let points = self.points(vm)?;
-        let earlier = points.iter().rev().nth(1).and_then(|point| point["point"].as_str());
+        let stays = |point: &&Value| point["kept_for"].as_array().is_some_and(|kept| !kept.is_empty());
+        let earlier = points.iter().rev().skip(1).find(stays).and_then(|point| point["point"].as_str());
         Ok(earlier.context("no earlier point")?.to_owned())
+    }
+
+    /// Waits until nothing is received or merged here; as long as the other host sends nothing, that stays so.
+    pub fn wait_merged(&self, vm: &str, bound: Duration) -> Result<()> {
+        let works = ["a delta is being received", "points are being merged"];
+        let rests = || {
+            let why = self.status(vm).ok()?["no_backup"].clone();
+            (!works.iter().any(|work| why == *work)).then_some(())
+        };
+        poll_for(bound, rests).context("points are still being merged")
     }
 
     /// Waits until the relationship is in this state.

@@ -327,5 +327,5 @@ pub async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[
 
 /// What has to happen by itself, happens in this time.
 pub async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it does not happen")
+    tokio::time::timeout(Duration::from_secs(120), future).await.expect("it does not happen")
 }

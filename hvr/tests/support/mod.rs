@@ -24,7 +24,7 @@ use std::{
 use testkit::TempRoot;
 
 /// Generous: a VM in software emulation on a machine that has other work.
-pub const BOUND: Duration = Duration::from_secs(60);
+pub const BOUND: Duration = Duration::from_secs(180);
 
 pub const DISK_BYTES: u64 = 16 << 20;
 

@@ -34,14 +34,14 @@ pub struct Drill {
 }
 
 pub fn begin(host: &Arc<Host>, vm: &str, point: Option<&str>) -> Result<Reply, Failure> {
-    let (record, test) = test::prepare(host, vm, point)?;
+    let (record, mut test) = test::prepare(host, vm, point)?;
     host.put_document(record.vm, document::DRILLING, &true)?;
     let (job, cancel) = host.jobs.begin(Some((record.vm, &record.name)), "fire drill", JOB_TYPE);
     let worker = host.clone();
     host.tasks.spawn(async move {
         let (jobs, vm, name) = (worker.jobs.clone(), record.vm, record.name);
         let copy = worker.clone();
-        let result = blocking(move || run(&copy, vm, &name, &test, &cancel)).await;
+        let result = blocking(move || run(&copy, vm, &name, &mut test, &cancel)).await;
         crate::upkeep::after_point(&worker, vm);
         jobs.end(job, result);
     });
@@ -55,7 +55,7 @@ fn run(
     host: &Host,
     vm: VmId,
     name: &str,
-    test: &TestVm,
+    test: &mut TestVm,
     cancel: &CancellationToken,
 ) -> Result<String, Failure> {
     let seen = test::make(host, vm, test, true)

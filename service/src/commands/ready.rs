@@ -94,7 +94,7 @@ fn point_is_ready(host: &Host, record: &Relationship, chosen: Option<DeltaId>) -
     can_run(host, record, &xml)
 }
 
-fn point_failure(record: &Relationship, point: DeltaId, error: LayersError) -> Failure {
+pub fn point_failure(record: &Relationship, point: DeltaId, error: LayersError) -> Failure {
     match error {
         LayersError::UnknownPoint { .. } => {
             let message = format!("the recovery point {point} of {} is gone", record.name);

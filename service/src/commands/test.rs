@@ -1,6 +1,6 @@
 //! Test failover: a second VM on overlays of a point, beside the replication that goes on.
 
-use super::{owner, point};
+use super::{owner, point, ready::point_failure};
 use crate::{
     addresses,
     api::{ErrorKind, Failure, Reply, error::chain},
@@ -12,6 +12,7 @@ use crate::{
 };
 use catalog::OverlayKind;
 use hypervisor::{NetworkChoice, TestCopy, xml};
+use layers::{LayersError, OverlayDisk};
 use model::{DeltaId, Mode, ReplicationState, VmId};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -22,6 +23,9 @@ pub struct TestVm {
     pub vm: VmId,
     pub name: String,
     pub point: DeltaId,
+    /// No point was chosen: it is whichever is the latest once there is an overlay on it.
+    #[serde(default)]
+    pub of_latest: bool,
     pub overlay: u32,
 }
 
@@ -66,27 +70,32 @@ pub fn prepare(
         return Err(Failure::new(ErrorKind::InUse, "test-exists", format!("{} exists already", test.name))
             .hint(format!("relevo failover {name} --test --end")));
     }
-    let chosen = match chosen {
+    let point = match chosen {
         Some(text) => point(host, record.vm, text)?,
         None => record.latest.ok_or_else(|| {
             Failure::new(ErrorKind::InvalidState, "no-point", format!("{name} has no recovery point yet"))
         })?,
     };
-    let test =
-        TestVm { vm: VmId::random(), name: format!("{name}{SUFFIX}"), point: chosen, overlay: OVERLAY };
+    let test = TestVm {
+        vm: VmId::random(),
+        name: format!("{name}{SUFFIX}"),
+        point,
+        of_latest: chosen.is_none(),
+        overlay: OVERLAY,
+    };
     host.put_document(record.vm, document::TEST, &test)?;
     Ok((record, test))
 }
 
 pub async fn begin(host: &Arc<Host>, vm: &str, chosen: Option<&str>, start: bool) -> Result<Reply, Failure> {
-    let (record, test) = prepare(host, vm, chosen)?;
+    let (record, mut test) = prepare(host, vm, chosen)?;
     let name = record.name.clone();
     let (job, _) = host.jobs.begin(Some((record.vm, &name)), "test failover", 102);
     let worker = host.clone();
     let vm = record.vm;
     host.tasks.spawn(async move {
         let (jobs, copy) = (worker.jobs.clone(), worker.clone());
-        let made = blocking(move || make(&worker, vm, &test, start).map(|()| test)).await;
+        let made = blocking(move || make(&worker, vm, &mut test, start).map(|()| test)).await;
         match made {
             Ok(test) => jobs.end(
                 job,
@@ -111,11 +120,28 @@ pub async fn begin(host: &Arc<Host>, vm: &str, chosen: Option<&str>, start: bool
         .ok_or_else(|| Failure::new(ErrorKind::Failed, "failed", "the job has vanished"))
 }
 
-pub fn make(host: &Host, vm: VmId, test: &TestVm, start: bool) -> Result<(), Failure> {
+/// Makes the overlay on the point. One that was the latest may have merged with the next one meanwhile.
+fn make_overlay(host: &Host, vm: VmId, test: &mut TestVm) -> Result<Vec<OverlayDisk>, Failure> {
     let store = host.store(vm)?;
-    let overlays = store
-        .make_overlay(OverlayKind::Test, test.point, test.overlay, None)
-        .map_err(|e| Failure::internal("make the test overlay", &e))?;
+    loop {
+        let made = store.make_overlay(OverlayKind::Test, test.point, test.overlay, None);
+        let record = owner(host, &vm.to_string())?.record();
+        match (made, record.latest) {
+            (Ok(overlays), _) => return Ok(overlays),
+            (Err(LayersError::UnknownPoint { .. }), Some(latest))
+                if test.of_latest && latest != test.point =>
+            {
+                test.point = latest;
+                host.put_document(vm, document::TEST, &test)?;
+            }
+            (Err(error), _) => return Err(point_failure(&record, test.point, error)),
+        }
+    }
+}
+
+pub fn make(host: &Host, vm: VmId, test: &mut TestVm, start: bool) -> Result<(), Failure> {
+    let overlays = make_overlay(host, vm, test)?;
+    let store = host.store(vm)?;
     let text = steps::domain_xml(&store, test.point)?;
     let small_files = steps::small_files(&store, test.point)?;
     let TestFailoverConfig { network, networks } = &host.config.test_failover;
