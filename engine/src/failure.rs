@@ -83,6 +83,7 @@ impl Relationship {
         let Some(plan) = undo(self, work, ctx.fresh) else {
             return self.try_soon(ctx, REFUSED_WAIT_MS, reason);
         };
+        let reason = if work.cancelled { GIVEN_UP.to_owned() } else { reason };
         let (before, guest_ran) = (work.before, work.guest_ran);
         self.wants_running = guest_ran;
         let mut rest = Work::new(WorkKind::Abandon, before, plan);

@@ -91,6 +91,7 @@ fn trust_groups(stage: &Stage) -> Result<()> {
     ensure!(refused(b, &["x.example", "--vm", VM])? == "wrong-trust-group", "a is not of the group of x");
     ensure!(refused(b, &["y.example", "--vm", VM])? == "authorization-unknown");
     ensure!(refused(b, &["a.example", "--vm", "web"])? == "vm-unknown");
+    a.run(&["authorize", "b.example", "--storage", &a.storage().to_string_lossy()])?;
     ensure!(refused(a, &["b.example", "--vm", VM])? == "not-a-replica");
     ensure!(issue(b, "wrong-trust-group"), "what was refused changed something");
     b.run(&["authorize", "a.example", "--vm", VM])?;

@@ -109,7 +109,11 @@ impl Owner {
         let failure = end.failure.filter(|_| link.operation.work_kind().is_some());
         let result = match end.not_begun.or(failure) {
             None => Ok(format!("{name}: {} done", link.operation.name())),
-            Some(reason) if reason == GIVEN_UP => Err(self.cancelled(&link.operation, "was given up")),
+            Some(reason) if reason == GIVEN_UP => {
+                // For the host that asked for it.
+                self.last_failure = Some("it was cancelled there".to_owned());
+                Err(self.cancelled(&link.operation, "was given up"))
+            }
             Some(reason) => {
                 tracing::error!(event = events::OPERATION_FAILED, vm = %name, operation = link.operation.name(), reason, "the operation failed");
                 Err(Failure::new(
