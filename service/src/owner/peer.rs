@@ -82,9 +82,15 @@ impl Owner {
             | PeerRequest::Probe => PeerResult::Done,
         };
         let running = self.is_running().await;
+        // A comparison that rests until an operator resumes it is nothing to wait for.
+        let work = self
+            .record
+            .work
+            .as_ref()
+            .filter(|_| self.record.state != ReplicationState::ResynchronizeSuspended);
         Answer {
             standing: Some(self.record.standing(running)),
-            work: self.record.work.as_ref().map(|work| work.kind.name().to_owned()),
+            work: work.map(|work| work.kind.name().to_owned()),
             last_failure: self.last_failure.clone(),
             result,
         }
