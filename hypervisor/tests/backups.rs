@@ -4,7 +4,7 @@ mod support;
 
 use hypervisor::{Deleted, Error, Event, Hypervisor};
 use std::time::Duration;
-use support::{CLUSTER, Disk, Host, MIB, disk, eventually, own_clusters, qemu_img, text};
+use support::{CLUSTER, Disk, Host, MIB, disk, eventually, own_clusters, qemu_img, text, wait_closed};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -68,6 +68,7 @@ fn a_backup_that_ended_while_nobody_was_connected_still_tells_its_outcome() {
     host.reconnect();
     let outcome = host.hypervisor().wait_backup(vm).unwrap();
     assert!(outcome.success, "{outcome:?}");
+    wait_closed(&spool);
     assert_eq!(own_clusters(&spool), [16]);
     assert!(matches!(host.hypervisor().wait_backup(vm), Err(Error::NoBackup { .. })));
 }

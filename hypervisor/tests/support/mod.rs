@@ -127,8 +127,7 @@ impl Host {
         self.hypervisor().backup_begin(vm, since, new, &pairs).unwrap();
         let outcome = self.hypervisor().wait_backup(vm).unwrap();
         assert!(outcome.success, "{outcome:?}");
-        // libvirt reports the end before QEMU has closed them, and until then their tables are not whole.
-        eventually("closed", || spools.iter().all(|spool| !image::is_open(spool).unwrap()));
+        spools.iter().for_each(|spool| wait_closed(spool));
         spools
     }
 }
@@ -178,6 +177,11 @@ pub fn qemu_img(arguments: &[&str]) -> String {
     let output = Command::new("qemu-img").args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// libvirt reports the end of a backup before QEMU has closed its target, and until then its tables are not whole.
+pub fn wait_closed(spool: &Path) {
+    eventually("closed", || !image::is_open(spool).unwrap());
 }
 
 /// Clusters that the qcow2 at `path` itself holds data for.

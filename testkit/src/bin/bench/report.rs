@@ -11,6 +11,8 @@ use std::{
 
 const BEGIN: &str = "<!-- figures: begin -->";
 const END: &str = "<!-- figures: end -->";
+const TABLE_HEAD: &str =
+    "| figure | runs | measured | beside | ratio | target | |\n|---|---|---|---|---|---|---|\n";
 
 /// One line of the table: a subject's runs, and those of what it is compared with.
 pub struct Figure {
@@ -88,27 +90,28 @@ impl Report {
         Ok(())
     }
 
-    /// Puts all kept figures of these benchmarks between the page's markers.
+    /// Puts all kept figures of these benchmarks between the page's markers, wherever they were measured.
     pub fn write_table(&self, names: &[&str]) -> Result<()> {
         let page = fs::read_to_string(&self.page).with_context(|| self.page.display().to_string())?;
         let (before, rest) = page.split_once(BEGIN).context("docs/performance.md has no begin marker")?;
         let (_, after) = rest.split_once(END).context("docs/performance.md has no end marker")?;
-        let mut table = format!(
-            "{}\n\n| figure | runs | measured | beside | ratio | target | |\n|---|---|---|---|---|---|---|\n",
-            self.machine
-        );
+        // Each table tells of one machine.
+        let mut tables: Vec<(String, String)> = vec![];
         for name in names {
             let Ok(bytes) = fs::read(self.path(name)) else { continue };
             let kept: Value = serde_json::from_slice(&bytes)?;
-            // A table tells of one machine.
-            if kept["machine"] != self.machine.as_str() {
-                continue;
-            }
+            let machine = kept["machine"].as_str().unwrap_or("unknown");
+            let at = tables.iter().position(|(of, _)| of == machine).unwrap_or_else(|| {
+                tables.push((machine.to_owned(), TABLE_HEAD.to_owned()));
+                tables.len() - 1
+            });
             for figure in kept["figures"].as_array().into_iter().flatten() {
-                writeln!(table, "{}", row(figure))?;
+                writeln!(tables[at].1, "{}", row(figure))?;
             }
         }
-        fs::write(&self.page, format!("{before}{BEGIN}\n\n{table}\n{END}{after}"))?;
+        let tables: Vec<_> =
+            tables.into_iter().map(|(machine, table)| format!("{machine}\n\n{table}")).collect();
+        fs::write(&self.page, format!("{before}{BEGIN}\n\n{}\n{END}{after}", tables.join("\n")))?;
         Ok(())
     }
 
