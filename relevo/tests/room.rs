@@ -197,7 +197,7 @@ fn overlays(host: &Host) -> Result<Vec<PathBuf>> {
 #[test]
 fn a_first_copy_whose_overlay_outgrows_its_room_is_taken_back_and_the_guest_goes_on() -> Result<()> {
     let mut stage = eager("qcow2")?;
-    let protect = ["protect", VM, "--to", "b.example", "--interval", "1", "--bandwidth", "512KiB/s"];
+    let protect = ["protect", VM, "--to", "b.example", "--interval", "1", "--bandwidth", "1MiB/s"];
     let refused = stage.pair.a.run(&protect).err().context("the first copy came through")?;
     let said = refused.to_string();
     let folder = stage.pair.a.root.to_string_lossy().into_owned();
