@@ -68,7 +68,8 @@ impl Arrivals {
     pub fn view(&self, now: Instant) -> TransfersView {
         let state = self.lock();
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let live = state.queue.iter().filter(|(_, asked)| now.duration_since(*asked) < GIVEN_UP_AFTER);
+        let live =
+            state.queue.iter().filter(|(_, asked)| now.saturating_duration_since(*asked) < GIVEN_UP_AFTER);
         TransfersView { under_way: count(state.inside.len()), max: self.max, waiting: count(live.count()) }
     }
 
