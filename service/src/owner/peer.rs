@@ -189,7 +189,8 @@ impl Owner {
         }
         self.last_failure = None;
         // What stops the guest of this host can be seen and cancelled here, whoever asked for it.
-        let begins = self.record.admits(self.context(), &operation).is_ok();
+        let context = self.context();
+        let begins = self.record.admits(context, &operation).is_ok();
         let stops = begins && matches!(operation, Operation::Prepare { .. });
         let job = stops.then(|| self.new_job(&operation));
         match self.operate(operation, job).await {
