@@ -1,7 +1,7 @@
-//! Two real hosts and a link between them that cuts, delays, repeats, drops and damages bytes at random places:
-//! nothing is applied wrong, and replication goes on. All of it is under TLS, to which a damaged, repeated or missing
-//! byte is a broken connection: what a receiver makes of damaged frames is tested where they are seen, in
-//! `transport`. `RELEVO_SEED` repeats a run as far as timing lets it.
+//! Two real hosts, and what goes wrong between them. Turns that are cancelled, and a link that cuts, delays, repeats,
+//! drops and damages bytes at random places: nothing is applied wrong, and replication goes on. All of it is under TLS,
+//! to which a damaged, repeated or missing byte is a broken connection: what a receiver makes of damaged frames is
+//! tested where they are seen, in `transport`. `RELEVO_SEED` repeats a run as far as timing lets it.
 
 mod support;
 
@@ -16,6 +16,8 @@ const ROUNDS: usize = 15;
 /// A handshake takes about 4 KiB, a cycle's delta some hundred.
 const PLACE_ROOT_MAX: u64 = 512;
 const DELAY: Duration = Duration::from_millis(30);
+/// Turns that are cancelled, each wherever it is.
+const CANCELLED: usize = 25;
 /// The first wait after a failure is a minute.
 const BY_ITSELF: Duration = Duration::from_secs(240);
 
@@ -90,5 +92,29 @@ fn cycles_go_on_over_a_link_that_cuts_delays_repeats_and_damages() -> Result<()>
     b.run(&["verify", VM])?;
     let status = a.status(VM)?;
     ensure!(status["state_number"] == 3, "{status:#}");
+    Ok(())
+}
+
+/// What the other host seals while a turn is cancelled becomes a point there: it is neither given up here nor a
+/// reason to compare the disks.
+#[test]
+fn a_turn_that_is_cancelled_at_any_moment_leaves_nothing_to_compare() -> Result<()> {
+    let stage = Stage::new(&[32 << 20, (16 << 20) + 4096])?;
+    stage.protect()?;
+    let (a, b) = (&stage.pair.a, &stage.pair.b);
+    a.wait_cycles(VM, 1, BOUND)?;
+    for _ in 0..CANCELLED {
+        let status = || a.status(VM).unwrap_or_default();
+        poll_for(BOUND, || (status()["activity"] != "").then_some(()))
+            .with_context(|| format!("no turn begins: {:#}", status()))?;
+        a.run(&["suspend", VM])?;
+        poll_for(BOUND, || (status()["activity"] == "").then_some(()))
+            .with_context(|| format!("it does not rest: {:#}", status()))?;
+        a.run(&["resume", VM])?;
+    }
+    stage.check_newest(a, b)?;
+    let log = fs::read_to_string(a.log_path())?;
+    let compared: Vec<_> = log.lines().filter(|line| line.contains("are compared")).collect();
+    ensure!(compared.is_empty(), "{compared:#?}");
     Ok(())
 }

@@ -121,9 +121,10 @@ impl Owner {
         long: Option<bool>,
     ) -> PeerResult {
         let mut answer = self.record.consider(generation, delta, base);
-        if answer == OfferAnswer::Send
-            && long.is_some_and(|long| !self.host.arrivals.may_enter(self.record.vm, long, Instant::now()))
-        {
+        let is_receiving = || self.host.owner(self.record.vm).is_some_and(|owner| owner.is_receiving());
+        let may_enter = |long| self.host.arrivals.may_enter(self.record.vm, long, Instant::now());
+        // What is being sealed may be a point in a moment: it is neither wanted again nor given up.
+        if answer == OfferAnswer::Send && (is_receiving() || !long.is_none_or(may_enter)) {
             answer = OfferAnswer::Busy;
         }
         let mut mark = Mark::START;

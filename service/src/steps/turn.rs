@@ -21,12 +21,16 @@ use model::{
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 use tokio::runtime::Handle;
 use transport::{Compression, DeltaDisk, DeltaHeader, Mark, SendError, SendOptions, header::PROTOCOL};
 
 /// A stream that was cut is taken up again at once this often before the wait begins.
 const RESUMES: u32 = 3;
+/// A peer that seals what it has whole is looked at so often, for five seconds, and then left to the next cycle.
+const SEALING_LOOKS: u32 = 50;
+const SEALING_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Hashes asked for in one call: 64 MiB of disk.
 const HASHES_MAX: u32 = 1024;
 
@@ -231,8 +235,9 @@ async fn transfer(
 ) -> StepOutcome {
     let mut resumes = 0;
     let mut from_start = false;
+    let mut wanted = offer(&c, delta, base).await?;
     loop {
-        let Some(mark) = offer(&c, delta, base).await? else {
+        let Some(mark) = wanted else {
             return shipped(&c, delta, how, 0).await;
         };
         let from = if from_start { Mark::START } else { mark };
@@ -247,14 +252,30 @@ async fn transfer(
             // The answer may have been on its way when the turn was cancelled: what the peer has is not
             // given up.
             Err(SendFailure::Step(StepFailure::Cancelled)) => {
-                return match offer(&c, delta, base).await {
+                return match offer_again(&c, delta, base).await {
                     Ok(None) => shipped(&c, delta, how, 0).await,
                     _ => Err(StepFailure::Cancelled),
                 };
             }
             Err(SendFailure::Step(failure)) => return Err(failure),
         }
+        wanted = offer_again(&c, delta, base).await?;
     }
+}
+
+/// Offers a delta whose stream has ended: the peer may still be sealing what it has whole.
+async fn offer_again(
+    c: &StepContext,
+    delta: DeltaId,
+    base: Option<DeltaId>,
+) -> Result<Option<Mark>, StepFailure> {
+    for _ in 0..SEALING_LOOKS {
+        match offer(c, delta, base).await {
+            Err(StepFailure::Busy(_)) => tokio::time::sleep(SEALING_LOOK_EVERY).await,
+            answer => return answer,
+        }
+    }
+    offer(c, delta, base).await
 }
 
 /// The peer has it: what a scrub found is told with it.
@@ -442,7 +463,7 @@ async fn watch<T>(
     own: &transport::Limiter,
     sending: impl Future<Output = T>,
 ) -> T {
-    const EVERY: std::time::Duration = std::time::Duration::from_millis(200);
+    const EVERY: Duration = Duration::from_millis(200);
     let mut sending = std::pin::pin!(sending);
     loop {
         tokio::select! {
