@@ -10,7 +10,10 @@ use crate::{
     spool::remove_folder,
 };
 use hypervisor::DomainInfo;
-use model::{AttemptId, ClusterSet, DeltaId, Digest, Repaired, ZERO_CLUSTER, durable, sums::SumsWriter};
+use model::{
+    AttemptId, ClusterSet, DeltaId, Digest, DiskId, Repaired, ZERO_CLUSTER, digest::DigestError, durable,
+    sums::SumsWriter,
+};
 use std::{fs, path::Path};
 
 /// What making the cut found out.
@@ -209,21 +212,22 @@ impl Capture {
 
     /// The digest, if it describes `base`. A damaged one is as good as none, because it can be built anew.
     pub(crate) fn digest_at(&self, disk: &Disk, base: Option<DeltaId>) -> Result<Option<Digest>> {
-        match Digest::open(&self.digest_path(disk.disk)) {
-            Ok(digest) => Ok(digest.filter(|digest| base.is_some() && digest.state() == base)),
-            Err(error @ model::digest::DigestError::Damaged { .. }) => {
-                tracing::warn!(vm = %self.vm, disk = %disk.disk, %error, "the digest is given up");
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+        let digest = self.whole_digest(disk.disk)?;
+        Ok(digest.filter(|digest| base.is_some() && digest.state() == base))
     }
 
     fn digest_of_some_state(&self, disk: &Disk) -> Result<bool> {
-        match Digest::open(&self.digest_path(disk.disk)) {
-            Ok(digest) => Ok(digest.is_some_and(|digest| digest.state().is_some())),
-            Err(model::digest::DigestError::Damaged { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
+        Ok(self.whole_digest(disk.disk)?.is_some_and(|digest| digest.state().is_some()))
+    }
+
+    /// A disk's digest, unless it is damaged.
+    pub(crate) fn whole_digest(&self, disk: DiskId) -> Result<Option<Digest>> {
+        match Digest::open(&self.digest_path(disk)) {
+            Err(error @ DigestError::Damaged { .. }) => {
+                tracing::warn!(vm = %self.vm, %disk, %error, "the digest is given up");
+                Ok(None)
+            }
+            digest => Ok(digest?),
         }
     }
 

@@ -62,6 +62,11 @@ pub enum CaptureError {
     Shrunk { disk: DiskId, before_bytes: u64, now_bytes: u64 },
     #[error("the backup job of delta {delta} failed: {why}")]
     BackupFailed { delta: DeltaId, why: String },
+    /// What was read is of no single instant.
+    #[error(
+        "delta {delta}: somebody committed the overlay under disk {target} of vm {vm} while the disk was read"
+    )]
+    Disturbed { delta: DeltaId, vm: VmId, target: String },
     /// What its images hold, and what their bitmaps say, is in somebody else's hands.
     #[error("vm {vm} is not here now: {why}. Replication goes on when it runs here again")]
     Away { vm: VmId, why: String },

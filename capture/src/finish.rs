@@ -10,13 +10,46 @@ use crate::{
 };
 use hypervisor::image as images;
 use model::{
-    ClusterHash, ClusterSet, DeltaId, Digest, Repaired, durable,
+    AttemptId, ClusterHash, ClusterSet, DeltaId, Digest, Repaired, durable,
     sums::{SumsReader, SumsWriter},
 };
-use std::{collections::VecDeque, fs, io, path::Path};
+use std::{
+    collections::VecDeque,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 /// Hashes written to a digest at once.
 const HASHES_AT_ONCE: usize = 4096;
+
+/// What a reader has found so far, in files of its own: those of a reader that came to the end stay whole while the
+/// delta is read again.
+#[derive(Default)]
+struct Drafts(Vec<(PathBuf, PathBuf)>);
+
+impl Drafts {
+    /// Where to write what will be `path`.
+    fn add(&mut self, path: PathBuf) -> PathBuf {
+        let draft = path.with_extension(AttemptId::random().to_string());
+        self.0.push((draft.clone(), path));
+        draft
+    }
+
+    fn keep(&mut self) -> Result<()> {
+        for (draft, path) in self.0.drain(..) {
+            fs::rename(&draft, &path).map_err(file_error("rename", &draft))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Drafts {
+    fn drop(&mut self) {
+        for (draft, _) in &self.0 {
+            let _ = fs::remove_file(draft);
+        }
+    }
+}
 
 impl Capture {
     /// The delta's chunks from the start. `peer` is needed where `needs_peer_hashes` says so. The delta can
@@ -26,16 +59,28 @@ impl Capture {
         let turn = journal.turn(delta).filter(|turn| turn.stage != Stage::Begun);
         let turn = turn.ok_or(CaptureError::UnknownDelta { delta })?;
         let mut disks = VecDeque::new();
+        let mut drafts = Drafts::default();
         for (index, disk) in (0..).zip(&turn.disks) {
-            disks.push_back(self.disk_source(turn, index, disk, peer.is_some())?);
+            disks.push_back(self.disk_source(turn, index, disk, peer.is_some(), &mut drafts)?);
         }
         let capture = self.clone();
-        let finish = (turn.kind != Kind::Incremental)
-            .then(|| Box::new(move |repaired| capture.mark_read(delta, repaired)) as Finish);
+        let finish = (turn.kind != Kind::Incremental).then(|| {
+            Box::new(move |repaired| {
+                drafts.keep()?;
+                capture.mark_read(delta, repaired)
+            }) as Finish
+        });
         Ok(Reader { delta, disks, peer, finish, repaired: Repaired::default(), queue: VecDeque::new() })
     }
 
-    fn disk_source(&self, turn: &Turn, index: u16, disk: &TurnDisk, has_peer: bool) -> Result<Source> {
+    fn disk_source(
+        &self,
+        turn: &Turn,
+        index: u16,
+        disk: &TurnDisk,
+        has_peer: bool,
+        drafts: &mut Drafts,
+    ) -> Result<Source> {
         let (image, size_bytes) = (disk.open()?, disk.size_bytes);
         let sums_path = self.sums_path(turn.delta, disk.disk);
         if turn.kind == Kind::Incremental {
@@ -53,10 +98,13 @@ impl Capture {
         };
         let record = match disk.hashes {
             Hashes::Replace => {
-                Record::Digest(Digest::create(&self.new_digest_path(turn.delta, disk.disk), size_bytes)?)
+                let draft = drafts.add(self.new_digest_path(turn.delta, disk.disk));
+                Record::Digest(Digest::create(&draft, size_bytes)?)
             }
-            Hashes::Patch => Record::Looked(Some(SumsWriter::create(&sums_path, size_bytes)?)),
-            Hashes::Apply | Hashes::Sums => Record::Sums(Some(SumsWriter::create(&sums_path, size_bytes)?)),
+            Hashes::Patch => Record::Looked(Some(SumsWriter::create(&drafts.add(sums_path), size_bytes)?)),
+            Hashes::Apply | Hashes::Sums => {
+                Record::Sums(Some(SumsWriter::create(&drafts.add(sums_path), size_bytes)?))
+            }
         };
         Ok(Source::Scan(Scan {
             index,
@@ -103,6 +151,9 @@ impl Capture {
         let folder = self.turn_folder(delta);
         durable::sync_parent(&folder.join("x")).map_err(file_error("sync", &folder))?;
         let mut journal = self.journal()?;
+        if let Some(turn) = journal.turn(delta) {
+            self.require_still(turn)?;
+        }
         if let Some(turn) = journal.turn.as_mut().filter(|turn| turn.delta == delta) {
             turn.stage = Stage::Read;
             turn.repaired = repaired;
@@ -158,8 +209,9 @@ impl Capture {
                 durable::sync_parent(&path).map_err(file_error("sync", &path))
             }
             Hashes::Apply | Hashes::Patch => {
-                // The tag is the base's, the delta's, or none where a resize was cut off.
-                let Some(mut digest) = Digest::open(&path)? else { return Ok(()) };
+                // The tag is the base's, the delta's, or none where a resize was cut off. One that is damaged by that
+                // is given up: the next comparison asks the peer.
+                let Some(mut digest) = self.whole_digest(disk.disk)? else { return Ok(()) };
                 if digest.state() == Some(turn.delta) {
                     return Ok(());
                 }

@@ -5,7 +5,7 @@
 //! the overlay is there, in the overlay afterwards, and in the base again once the overlay is committed back.
 
 use crate::{
-    Capture, Consistency, DiskFormat,
+    Capture, Consistency, Disk, DiskFormat,
     cut::Moment,
     error::{CaptureError, Result, file_error},
     journal::Turn,
@@ -111,7 +111,7 @@ impl Capture {
         for (disk, entry) in self.disks.iter().zip(&turn.disks) {
             let Some(overlay) = &entry.overlay else { continue };
             if self.source(&domain, disk)? == overlay {
-                standing.push((disk, overlay));
+                standing.push((disk, overlay.as_path()));
             }
         }
         if live {
@@ -121,15 +121,8 @@ impl Capture {
                 self.fault.at("one overlay committed")?;
                 tracing::debug!(vm = %self.vm, overlay = %overlay.display(), "committed back");
             }
-        } else if !standing.is_empty() {
-            let mut text = self.hypervisor.xml(self.vm, true)?;
-            for (disk, overlay) in standing {
-                tools::commit(overlay, &disk.path)?;
-                sync_file(&disk.path)?;
-                self.fault.at("one overlay committed")?;
-                text = xml::set_disk_source(&text, &disk.target, &disk.path, disk.format.name())?;
-            }
-            self.hypervisor.define(&text)?;
+        } else {
+            self.commit_offline(&standing)?;
         }
         self.fault.at("overlays committed")?;
         self.require_free(turn.disks.iter().filter_map(|entry| entry.overlay.as_ref()))?;
@@ -144,6 +137,32 @@ impl Capture {
             }
             spool::remove(overlay)?;
         }
+        Ok(())
+    }
+
+    /// Commits the overlays that a VM which is off stands on, and has it stand on its disks. They are locked meanwhile:
+    /// who starts the VM after its overlay was committed does not write to it.
+    pub(crate) fn commit_offline(&self, standing: &[(&Disk, &Path)]) -> Result<()> {
+        if standing.is_empty() {
+            return Ok(());
+        }
+        let mut text = self.hypervisor.xml(self.vm, true)?;
+        for (disk, overlay) in standing {
+            tools::commit(overlay, &disk.path)?;
+            sync_file(&disk.path)?;
+            self.fault.at("one overlay committed")?;
+            text = xml::set_disk_source(&text, &disk.target, &disk.path, disk.format.name())?;
+        }
+        let mut locks = vec![];
+        for (_, overlay) in standing {
+            let lock = image::lock(overlay).map_err(file_error("lock", overlay))?;
+            // Whoever was faster may have written to it: it is committed another time.
+            locks.push(lock.ok_or(CaptureError::Running { vm: self.vm })?);
+        }
+        if self.is_live()? {
+            return Err(CaptureError::Running { vm: self.vm });
+        }
+        self.hypervisor.define(&text)?;
         Ok(())
     }
 }

@@ -129,6 +129,11 @@ impl Capture {
         if domain.state == hypervisor::DomainState::Migrated {
             return away("it was migrated to another host".into());
         }
+        // It goes on with the images under it as they are now, by the names that they have now.
+        if domain.has_managed_save {
+            let way_out = "start it, or drop the saved state with `virsh managedsave-remove`";
+            return away(format!("its state is saved: {way_out}"));
+        }
         for disk in &self.disks {
             let Ok(path) = self.source(&domain, disk) else { continue };
             if hypervisor::image::is_open(path).map_err(file_error("open", path))? {
@@ -165,6 +170,25 @@ impl Capture {
             expected: expected.to_owned(),
             found: found.display().to_string(),
         })
+    }
+
+    /// Refuses a delta whose disks were read while something wrote to them below the turn's overlays: somebody else has
+    /// committed these.
+    pub(crate) fn require_still(&self, turn: &Turn) -> Result<()> {
+        if turn.disks.iter().all(|disk| disk.overlay.is_none()) {
+            return Ok(());
+        }
+        let Some(domain) = self.hypervisor.domain(self.vm)? else { return Ok(()) };
+        for (disk, entry) in self.disks.iter().zip(&turn.disks) {
+            let Some(overlay) = &entry.overlay else { continue };
+            let info = self.info(&domain, disk)?;
+            let stands_above = info.backing_chain.iter().any(|layer| layer.path == *overlay);
+            if info.path() != Some(overlay) && !stands_above {
+                let (vm, target) = (self.vm, disk.target.clone());
+                return Err(CaptureError::Disturbed { delta: turn.delta, vm, target });
+            }
+        }
+        Ok(())
     }
 
     /// Refuses to forget overlays on which a disk of the VM stands: something else may have put an image on top of them.

@@ -3,7 +3,7 @@
 
 use crate::{
     Capture, Pending, Recovered, Tracking,
-    error::Result,
+    error::{CaptureError, Result},
     journal::{Journal, Stage, Turn},
     live::describe,
     places::{CHECKPOINT_PREFIX, checkpoint_name},
@@ -49,7 +49,14 @@ impl Capture {
     /// Undoes a turn whose cut does not stand.
     fn recover_turn(&self, journal: &mut Journal) -> Result<Option<Pending>> {
         let Some(turn) = journal.turn.clone() else { return Ok(None) };
-        let ready_to_send = turn.stage != Stage::Begun && self.is_readable(&turn);
+        let mut ready_to_send = turn.stage != Stage::Begun && self.is_readable(&turn);
+        if ready_to_send {
+            match self.require_still(&turn) {
+                // Ours, in giving it up, or somebody else's doing.
+                Err(CaptureError::Disturbed { .. }) => ready_to_send = false,
+                still => still?,
+            }
+        }
         if !ready_to_send {
             self.take_back(journal)?;
         }

@@ -99,7 +99,7 @@ impl Capture {
             journal.overlays.iter().flat_map(|set| set.disks.iter().map(|(_, path)| path.clone())).collect();
         let domain = self.domain()?;
         let live = self.is_live()?;
-        let mut text = if live { String::new() } else { self.hypervisor.xml(self.vm, true)? };
+        let mut standing = vec![];
         for disk in &self.disks {
             let Some(overlay) = active.path(disk.disk) else { continue };
             if self.source(&domain, disk)? != overlay {
@@ -110,14 +110,10 @@ impl Capture {
                 self.hypervisor.commit_active(self.vm, &disk.target, Some(&disk.path), go_on)?;
                 self.hypervisor.define_after_commit(self.vm, &disk.target, overlay)?;
             } else {
-                tools::commit(overlay, &disk.path)?;
-                sync_file(&disk.path)?;
-                text = hypervisor::xml::set_disk_source(&text, &disk.target, &disk.path, disk.format.name())?;
+                standing.push((disk, overlay));
             }
         }
-        if !live {
-            self.hypervisor.define(&text)?;
-        }
+        self.commit_offline(&standing)?;
         self.require_free(&all)?;
         journal.overlays.clear();
         self.save(journal)?;

@@ -4,6 +4,7 @@ mod support;
 
 use capture::{CaptureError, ChangedSource, Cut, Tracking};
 use model::{ClusterSet, DeltaId, Digest, sums::SumsReader};
+use std::ops::ControlFlow;
 use support::{CLUSTER, Lab, Sent, compare, qcow2, qemu_img, text};
 
 const MIB: u64 = 1 << 20;
@@ -27,6 +28,79 @@ fn without_a_digest_the_peers_hashes_are_compared_and_build_one() {
     assert_eq!(digest.state(), Some(delta));
     lab.write(0, 0x11, CLUSTER, CLUSTER);
     assert_eq!(lab.replicate(Cut::Incremental), Sent::default());
+}
+
+#[test]
+fn what_was_read_to_its_end_is_known_also_while_it_is_read_again() {
+    let mut lab = Lab::new(&[qcow2(4 * MIB)]);
+    lab.write(0, 0x11, 0, 2 * MIB);
+    let delta = DeltaId::random();
+    lab.cut(delta, Cut::Full).unwrap();
+    lab.ship(delta);
+    // The peer's answer was lost, and it refuses a second stream of what it has.
+    let mut again = lab.capture.reader(delta, None).unwrap();
+    again.next().unwrap().unwrap();
+    lab.capture.settle(delta).unwrap();
+    drop(again);
+    let digest = Digest::open(&lab.capture.digest_path(lab.capture.disks[0].disk)).unwrap().unwrap();
+    let truth: Vec<_> = lab.replica[0].chunks(CLUSTER as usize).map(model::hash_cluster).collect();
+    assert_eq!((digest.state(), digest.read(0, 64).unwrap()), (Some(delta), truth));
+    lab.io(0, "write -z 0 64k");
+    assert_eq!(lab.replicate(Cut::Incremental), Sent { data: 0, zero: 1 });
+}
+
+#[test]
+fn an_overlay_that_somebody_else_commits_spoils_what_is_read_below_it() {
+    let mut lab = Lab::new(&[qcow2(4 * MIB)]);
+    lab.write(0, 0x11, 0, MIB);
+    let delta = DeltaId::random();
+    lab.cut(delta, Cut::Full).unwrap();
+    let disk = lab.capture.disks[0].clone();
+    let go_on = |_| ControlFlow::Continue(());
+    lab.hypervisor().commit_active(lab.vm(), &disk.target, Some(&disk.path), go_on).unwrap();
+    let last = lab.capture.reader(delta, None).unwrap().last().unwrap();
+    assert!(matches!(last, Err(CaptureError::Disturbed { .. })), "{last:?}");
+    assert!(matches!(lab.capture.settle(delta), Err(CaptureError::NotRead { .. })));
+    lab.capture.abandon(delta).unwrap();
+    lab.replicate(Cut::Full);
+}
+
+#[test]
+fn a_digest_that_a_crash_damaged_does_not_keep_a_delta_from_being_settled() {
+    let mut lab = Lab::new(&[qcow2(4 * MIB)]);
+    lab.replicate(Cut::Full);
+    lab.write(0, 0x11, 0, CLUSTER);
+    let delta = DeltaId::random();
+    lab.cut(delta, Cut::Incremental).unwrap();
+    lab.ship(delta);
+    let digest = lab.capture.digest_path(lab.capture.disks[0].disk);
+    std::fs::OpenOptions::new().write(true).open(&digest).unwrap().set_len(100).unwrap();
+    lab.capture.settle(delta).unwrap();
+    lab.write(0, 0x12, 0, CLUSTER);
+    assert_eq!(lab.replicate(Cut::Incremental), Sent { data: 1, zero: 0 });
+}
+
+#[test]
+fn a_vm_whose_state_is_saved_is_left_as_it_is() {
+    let mut lab = Lab::new(&[qcow2(4 * MIB)]);
+    lab.replicate(Cut::Full);
+    lab.write(0, 0x11, 0, CLUSTER);
+    let is_away = |result| matches!(result, Err(CaptureError::Away { why, .. }) if why.contains("saved"));
+    lab.save_managed();
+    assert!(is_away(lab.cut(DeltaId::random(), Cut::Incremental).map(drop)));
+    lab.start();
+    assert_eq!(lab.replicate(Cut::Incremental), Sent { data: 1, zero: 0 });
+
+    let pending = DeltaId::random();
+    lab.cut(pending, compare(None)).unwrap();
+    let overlay = lab.source(&lab.capture.disks[0]);
+    lab.save_managed();
+    assert!(is_away(lab.capture.abandon(pending)));
+    assert!(is_away(lab.capture.recover(lab.latest).map(drop)));
+    assert!(overlay.exists(), "the saved state stands on it");
+    lab.start();
+    lab.capture.abandon(pending).unwrap();
+    lab.replicate(compare(None));
 }
 
 #[test]

@@ -34,6 +34,18 @@ pub fn is_locked(file: &File) -> bool {
     answered == 0 && lock.l_type != libc::F_UNLCK as c_short
 }
 
+/// Locks all of a file, until it is closed, against everybody who locks a part of it. False when somebody has.
+pub fn lock(file: &File) -> bool {
+    // SAFETY: zeroes are a valid `flock`: from the start to the end; OFD locks want a `l_pid` of 0.
+    let mut lock: libc::flock = unsafe { mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as c_short;
+    lock.l_whence = libc::SEEK_SET as c_short;
+    // SAFETY: the descriptor is open for the call, and the lock is a live, initialized `flock`.
+    let answered = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+    let taken = [Some(libc::EAGAIN), Some(libc::EACCES)];
+    answered == 0 || !taken.contains(&std::io::Error::last_os_error().raw_os_error())
+}
+
 /// Gives back to the system what was freed. glibc keeps it in an arena for each thread that libvirt or we
 /// ever had: after a first copy, tens of MiB of which a twentieth is in use.
 pub fn trim_heap() {

@@ -60,6 +60,15 @@ pub fn is_open(path: &Path) -> io::Result<bool> {
     Ok(ffi::is_locked(&File::open(path)?))
 }
 
+/// Keeps every QEMU, and every qemu-img that does not force its way, from opening an image.
+pub struct ImageLock(#[allow(dead_code, reason = "the lock lasts as long as the file is open")] File);
+
+/// Locks the image at `path`; `None` if a QEMU has it open. On a file system without locks it keeps nobody out.
+pub fn lock(path: &Path) -> io::Result<Option<ImageLock>> {
+    let file = File::options().read(true).write(true).open(path)?;
+    Ok(ffi::lock(&file).then_some(ImageLock(file)))
+}
+
 /// Adds an empty, recording bitmap with clusters of 64 KiB to a qcow2 that nothing has open.
 pub fn add_bitmap(path: &Path, name: &str) -> Result<()> {
     let granularity = model::CLUSTER_BYTES.to_string();

@@ -43,8 +43,14 @@ fn an_image_is_open_as_long_as_a_qemu_has_it() {
     assert!(!image::is_open(&base).unwrap());
     let vm = host.run("open", &[disk("vda", &base)]);
     assert!(image::is_open(&base).unwrap());
+    assert!(image::lock(&base).unwrap().is_none());
     host.hypervisor().destroy(vm).unwrap();
     assert!(!image::is_open(&base).unwrap());
+    let lock = image::lock(&base).unwrap();
+    assert!(lock.is_some() && host.hypervisor().start(vm).is_err(), "it runs on a locked image");
+    drop(lock);
+    host.hypervisor().start(vm).unwrap();
+    host.hypervisor().destroy(vm).unwrap();
     assert!(image::is_open(&host.path("missing")).is_err());
 }
 

@@ -187,6 +187,11 @@ impl Lab {
         }
     }
 
+    pub fn save_managed(&self) {
+        let domain = self.monitor.as_ref().unwrap().lookup_domain_by_uuid(self.vm().0).unwrap();
+        domain.managed_save(0).unwrap();
+    }
+
     pub fn snapshot_internal(&self, name: &str) {
         let domain = self.monitor.as_ref().unwrap().lookup_domain_by_uuid(self.vm().0).unwrap();
         domain
