@@ -148,6 +148,11 @@ impl Relationship {
             self.stop_waiting_for_feed(ctx, effects);
             return Ok(());
         }
+        if operation == Operation::CancelPrepare && self.is_not_taken() {
+            self.permit(&operation)?;
+            self.retry.end_wait();
+            self.work = None;
+        }
         let turn =
             self.work.as_ref().is_some_and(|work| work.kind.is_turn() || work.kind == WorkKind::Flatten);
         // It ends by itself and soon, unless something keeps it from ending.
@@ -224,6 +229,12 @@ impl Relationship {
         } else {
             self.give_up_turn(ctx, effects);
         }
+    }
+
+    /// Was the VM handed over to a peer that does not take it, and is asked to again and again.
+    fn is_not_taken(&self) -> bool {
+        let asks = |work: &Work| work.waits && matches!(work.step(), Some(Step::AskFailover { .. }));
+        self.work.as_ref().is_some_and(asks)
     }
 
     /// A planned failover can be given up, and the guest runs again, until its last delta is on the peer.

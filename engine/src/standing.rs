@@ -80,7 +80,7 @@ impl crate::Relationship {
 
     /// Work that needs the points as they are. While the peer is asked to prepare or to feed us, its deltas
     /// are what is waited for.
-    fn is_occupied(&self) -> bool {
+    pub fn is_occupied(&self) -> bool {
         let asks = |work: &Work| matches!(work.step(), Some(Step::AskPrepare { .. } | Step::AskFeed { .. }));
         self.work.as_ref().is_some_and(|work| !asks(work))
     }

@@ -356,6 +356,31 @@ fn a_planned_failover_is_given_up_until_its_delta_is_on_the_peer() {
 }
 
 #[test]
+fn what_was_handed_over_and_is_not_taken_can_be_taken_back() {
+    let mut r = primary();
+    let cancel = || Event::Operation(Operation::CancelPrepare);
+    let prepare = Operation::Prepare { force: false, then_fail_over: Some(true), keep: false };
+    apply(&mut r, 0, Event::Operation(prepare));
+    while step(&r) != "ask the peer to take over" {
+        assert!(r.clone().apply(context(0), cancel()).is_err(), "{}", step(&r));
+        let done = match r.work.as_ref().and_then(Work::step) {
+            Some(Step::Cut { .. }) => StepResult::Cut { frozen: None },
+            Some(Step::Ship { .. }) => StepResult::Bytes { bytes: 1 },
+            _ => StepResult::Plain,
+        };
+        apply(&mut r, 0, Event::Done(done));
+    }
+    assert!(r.clone().apply(context(0), cancel()).is_err(), "it may be taken at this moment");
+    apply(&mut r, 0, Event::Failed(StepFailure::Refused("cannot define the VM".into())));
+    apply(&mut r, 1, cancel());
+    assert_eq!(step(&r), "withdraw the hand-over");
+    // Only the peer knows whether it took it.
+    apply(&mut r, 1, Event::Failed(StepFailure::Refused("it was taken already".into())));
+    assert_eq!((r.work.as_ref().map(|work| work.kind), r.state), (None, S::SyncedReplicationComplete));
+    assert!(!r.may_run());
+}
+
+#[test]
 fn a_planned_failover_compares_where_tracking_was_lost_before_it() {
     let mut r = primary();
     r.resync = Some("a crash".into());

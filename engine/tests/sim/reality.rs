@@ -381,9 +381,19 @@ impl Reality {
     }
 
     /// A delta that was received whole.
-    pub fn receive(&mut self, delta: DeltaId, base: Option<DeltaId>, above: &Content, clusters: Clusters) {
+    pub fn receive(
+        &mut self,
+        delta: DeltaId,
+        base: Option<DeltaId>,
+        above: &Content,
+        clusters: Clusters,
+    ) -> Result<(), String> {
+        if self.points.iter().any(|point| point.delta == delta) {
+            return Err(format!("{delta} is received a second time"));
+        }
         let below = base.and_then(|base| self.points.iter().find(|point| point.delta == base));
         let content = patched(&below.map_or([0; super::disk::COUNT], |point| point.content), above, clusters);
         self.points.push(Point { delta, content, clusters, visible: true });
+        Ok(())
     }
 }

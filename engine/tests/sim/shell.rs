@@ -9,7 +9,7 @@ use super::{
 use engine::{
     Effect, Event, OfferAnswer, Operation, Refusal, Relationship, Step, StepFailure, StepResult, Token,
 };
-use model::{DeltaId, Mode, PointKind};
+use model::{DeltaId, Generation, Mode, PointKind};
 use rand::Rng;
 
 /// How an event was taken.
@@ -95,7 +95,7 @@ impl World {
             return Err("the record changes when it is written and read".into());
         }
         let (newest, latest) = (self.hosts[host].reality.newest(), record.latest);
-        let is_replica = record.mode.is_replica() && record.failed_over.is_none() && record.work.is_none();
+        let is_replica = record.mode.is_replica() && record.failed_over.is_none() && !record.is_occupied();
         self.hosts[host].live = Some(record);
         // A point can be durable one event before the record knows.
         if is_replica
@@ -269,6 +269,20 @@ impl World {
         }
     }
 
+    /// As the service answers, which looks into its store, too.
+    fn considered(
+        &self,
+        host: usize,
+        live: &Relationship,
+        generation: &Generation,
+        delta: DeltaId,
+        base: Option<DeltaId>,
+    ) -> OfferAnswer {
+        let answer = live.consider(generation, delta, base);
+        let has = self.hosts[host].reality.points.iter().any(|point| point.delta == delta);
+        if has && answer == OfferAnswer::Send { OfferAnswer::Have } else { answer }
+    }
+
     fn requested(
         &mut self,
         host: usize,
@@ -284,11 +298,13 @@ impl World {
         let Some(live) = self.hosts[host].live.clone() else { return Ok(()) };
         let answer = match body {
             Body::Greet => Answer::Fine,
-            Body::Offer { delta, base } => Answer::Offer(live.consider(&standing.generation, delta, base)),
+            Body::Offer { delta, base } => {
+                Answer::Offer(self.considered(host, &live, &standing.generation, delta, base))
+            }
             Body::Delta { delta, base, clusters, content } => {
-                let answer = live.consider(&standing.generation, delta, base);
+                let answer = self.considered(host, &live, &standing.generation, delta, base);
                 if answer == OfferAnswer::Send {
-                    self.hosts[host].reality.receive(delta, base, &content, clusters);
+                    self.hosts[host].reality.receive(delta, base, &content, clusters)?;
                     if self.chance(self.faults.crash) {
                         self.crash(host, "before a received point is known");
                         return Ok(());
@@ -395,7 +411,7 @@ impl World {
             return Ok(());
         }
         self.note(format!("{}: imports {delta}", Self::name(host)));
-        self.hosts[host].reality.receive(delta, None, &content, Clusters::ALL);
+        self.hosts[host].reality.receive(delta, None, &content, Clusters::ALL)?;
         if self.chance(self.faults.crash) {
             self.crash(host, "before an imported point is known");
             return Ok(());
