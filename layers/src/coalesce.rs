@@ -18,7 +18,7 @@ use crate::{
     qcow2::{Editor, Map},
     store::Store,
 };
-use catalog::{Layer, Merge, MergeStage, Point};
+use catalog::{Layer, Merge, MergeStage, Overlay, OverlayKind, Point};
 use model::{
     CLUSTER_BYTES, DeltaId, DiskId, ZERO_CLUSTER,
     clusters::cluster_length,
@@ -61,8 +61,16 @@ pub(crate) struct Copied {
 const RUN_BYTES: usize = 1 << 20;
 
 impl Store {
-    /// Hides points durably. The latest is refused: it is what the next delta builds on.
+    /// Hides points durably. The latest is refused: it is what the next delta builds on. So is one that the VM runs
+    /// on: what it writes belongs to that point until it is committed or reverted.
     pub fn hide(&self, deltas: &[DeltaId]) -> Result<()> {
+        let _layers = self.lock_layers()?;
+        let failed_over =
+            |overlay: &Overlay| overlay.kind == OverlayKind::Failover && deltas.contains(&overlay.delta);
+        if let Some(overlay) = self.catalog.overlays(self.vm)?.into_iter().find(failed_over) {
+            let reason = "the VM was failed over to it".to_owned();
+            return Err(LayersError::Pinned { delta: overlay.delta, reason });
+        }
         let latest = self.latest()?;
         if let Some(latest) = latest.filter(|latest| deltas.contains(&latest.delta)) {
             return Err(LayersError::HidesLatest { delta: latest.delta });

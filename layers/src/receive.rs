@@ -191,7 +191,10 @@ impl Store {
         self.step("commit: point visible")?;
         for layer in &layers {
             let entries = self.disk_folder(layer.disk).join(format!("{}.entries.partial", layer.delta));
-            durable::remove(&entries).map_err(LayersError::io(entries))?;
+            // The point is there, whatever becomes of them: the next recovery removes them.
+            if let Err(error) = durable::remove(&entries) {
+                tracing::warn!(path = %entries.display(), %error, "cannot remove what a transfer left");
+            }
         }
         Ok(point)
     }

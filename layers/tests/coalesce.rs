@@ -227,6 +227,16 @@ fn the_latest_and_hidden_points_are_not_to_be_had() {
 }
 
 #[test]
+fn a_point_that_the_vm_was_failed_over_to_is_not_hidden() {
+    let replica = four_points();
+    let points = ids(&replica);
+    replica.store.make_overlay(OverlayKind::Failover, points[1], 1, None).unwrap();
+    assert!(matches!(replica.store.hide(&points[1..2]), Err(LayersError::Pinned { .. })));
+    replica.store.drop_overlay(OverlayKind::Failover, 1).unwrap();
+    replica.store.hide(&points[1..2]).unwrap();
+}
+
+#[test]
 fn a_cancelled_merge_leaves_sound_files_and_goes_on_later() {
     let replica = four_points();
     replica.store.hide(&ids(&replica)[..2]).unwrap();
