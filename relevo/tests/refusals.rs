@@ -294,6 +294,18 @@ fn commands_in_the_wrong_place_or_state_are_refused() -> Result<()> {
         refused(b, &["failover", VM, "--test", "--end"], 4, "no-test", "no test VM", "")
     })?;
 
+    // Before the guest is shut down for it.
+    const OTHER: &str = "1a7d1f4e-8f3c-4f0e-9a49-1f7a1b7c5a02";
+    define(b, &stage.pair.root, VM, OTHER, "")?;
+    unchanged(&stage.pair, || {
+        for host in [a, b] {
+            refused(host, &["failover", VM, "--planned"], 4, "name-taken", OTHER, "b.example")?;
+        }
+        Ok(())
+    })?;
+    b.run(&["vm", "undefine", OTHER])?;
+    refused(a, &["failover", VM, "--cancel"], 4, "invalid-state", "replicating", "relevo status guest")?;
+
     stage.pair.a.kill_daemon()?;
     refused(&stage.pair.a, &["status"], 11, "daemon-not-running", "relevo serve", "relevo")?;
     stage.pair.a.kill_qemu(VM)?;

@@ -9,7 +9,7 @@ pub mod home;
 mod operate;
 mod plan;
 mod protect;
-mod ready;
+pub mod ready;
 mod retarget;
 pub mod seed;
 mod settings;

@@ -40,6 +40,8 @@ use transport::Mark;
 const MAIL_MAX: usize = 64;
 /// How often a host that has something to hear or to say greets its peer.
 const GREET_EVERY: Duration = Duration::from_secs(5);
+/// How often a VM that another host took over is looked at, so that it does not run here, too.
+const PAUSE_EVERY: Duration = Duration::from_secs(5);
 /// How often a guest that was left frozen is asked to thaw.
 const THAW_EVERY: Duration = Duration::from_secs(2);
 /// The longest sleep between two looks at the clock, so that a clock that jumps is noticed.
@@ -133,6 +135,7 @@ struct Owner {
     measures: Pace,
     /// Looks whether the guest was left frozen.
     thaws: Pace,
+    pauses: Pace,
     thawing: bool,
     addressing: bool,
     /// The guest may have to be given addresses: look.
@@ -251,6 +254,7 @@ pub fn start(host: Arc<Host>, record: Relationship) -> OwnerHandle {
         greeting: false,
         measures: Pace::default(),
         thaws: Pace::default(),
+        pauses: Pace::default(),
         thawing: false,
         addressing: false,
         may_be_addressed: true,
@@ -274,14 +278,18 @@ struct End {
 impl Owner {
     async fn run(mut self, mut inbox: mpsc::Receiver<Mail>) {
         self.thaw_left_frozen();
-        if let Err(failure) = self.reconcile().await {
+        let received = self.reconcile().await.unwrap_or_else(|failure| {
             tracing::error!(vm = %self.record.name, %failure, "cannot reconcile after the start");
-        }
+            None
+        });
         if let Some(work) = &self.record.work {
             let step = work.step().map_or("", Step::name);
             tracing::info!(vm = %self.record.name, work = work.kind.name(), step, "resuming");
         }
         self.apply(Event::Started).await;
+        if let Some(received) = received {
+            self.apply(received).await;
+        }
         self.follow_upstream().await;
         loop {
             let wait = self.until_next();
@@ -326,7 +334,13 @@ impl Owner {
         if let Some(scheduled) = r.scheduled.as_ref().filter(|_| r.work.is_none()) {
             next = next.min(scheduled.at_ms);
         }
-        if r.mode == Mode::Primary && r.work.is_none() && r.state == ReplicationState::Replicating {
+        // What is forwarded is told by relationship 0.
+        let awaits_source = r.is_extended() && r.source.is_none();
+        if r.mode == Mode::Primary
+            && r.work.is_none()
+            && r.state == ReplicationState::Replicating
+            && !awaits_source
+        {
             next = next.min(r.next_cycle_ms.max(r.retry.until_ms.unwrap_or(0)));
         }
         Duration::from_millis(u64::try_from((next - now).max(0)).unwrap_or(0) + 1)
@@ -348,6 +362,11 @@ impl Owner {
             || self.autostart_again_at.take_if(|at| Instant::now() >= *at).is_some()
         {
             self.autostart().await;
+        }
+        let r = &self.record;
+        let superseded = r.superseded.is_some() && !r.may_run() && !r.is_extended();
+        if superseded && self.pauses.is_due(PAUSE_EVERY) {
+            self.keep_paused().await;
         }
         let captures = self.record.mode == Mode::Primary && !self.record.is_extended();
         if captures && self.measures.is_due(self.measure_every()) {

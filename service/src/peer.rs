@@ -47,6 +47,8 @@ pub enum PeerRequest {
         #[serde(default)]
         last: bool,
     },
+    /// Could you run the VM, as your latest point has it: before its guest is shut down for that.
+    MayTakeOver,
     /// We want back what we released to you.
     Withdraw { instead: Generation },
     /// Begin this, on an operator's behalf. `changes`: what the asking host wrote, whose disks stand at the base.

@@ -111,7 +111,7 @@ fn capture_failure(error: &CaptureError) -> StepFailure {
             path.display(),
             needed_bytes.saturating_sub(*free_bytes)
         )),
-        CaptureError::NotTracked { .. } | CaptureError::Shrunk { .. } => {
+        CaptureError::NotTracked { .. } | CaptureError::Shrunk { .. } | CaptureError::Disturbed { .. } => {
             StepFailure::ResyncNeeded(chain(error))
         }
         _ => StepFailure::Recoverable(chain(error)),

@@ -139,6 +139,7 @@ fn options_choose_the_kind_of_failover() {
         ("web --planned --no-start", failover(FailoverKind::Planned, false)),
         ("web --test --point 3f2a", failover(FailoverKind::Test { point }, true)),
         ("web --test --end", Command::EndTest { vm: "web".into() }),
+        ("web --cancel", Command::CancelFailover { vm: "web".into() }),
     ] {
         assert_eq!(daemon_command(&format!("relevo failover {line}")), command, "{line}");
     }

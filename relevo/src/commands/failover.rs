@@ -10,13 +10,18 @@ use service::api::{Command, FailoverKind};
 ///
 /// With `--planned`: the VM is shut down, the rest is sent, the VM starts on the other host. Nothing is lost.
 ///
+/// With `--cancel`: a VM that was shut down and handed over, and that the other host does not take, stays here.
+///
 /// With `--test`: a second VM `NAME - Test` starts beside the standby, apart from the network, while
 /// replication goes on. `--test --end` removes it.
 #[derive(Debug, Args)]
-#[command(after_help = "Run it on the replica's host; `--planned` on either host.\n\n\
+#[command(
+    after_help = "Run it on the replica's host; `--planned` on either host, `--cancel` on the primary's.\n\n\
                         Example:\n  relevo failover web\n  relevo failover web --point 3f2a\n  \
-                        relevo failover web --planned\n  relevo failover web --test\n  \
-                        relevo failover web --test --end")]
+                        relevo failover web --planned\n  relevo failover web --cancel\n  \
+                        relevo failover web --test\n  \
+                        relevo failover web --test --end"
+)]
 pub struct FailoverArgs {
     /// The VM's name or UUID
     vm: String,
@@ -36,6 +41,9 @@ pub struct FailoverArgs {
     /// A fire drill: boot the point as a test, wait for the guest's agent, note what was seen, clean up
     #[arg(long, requires = "test", conflicts_with = "end")]
     drill: bool,
+    /// Take a planned failover back that the other host did not take over; the VM is off then
+    #[arg(long, conflicts_with_all = ["planned", "test", "point", "no_start"])]
+    cancel: bool,
     /// End the test: stop the test VM and remove it
     #[arg(long, requires = "test", conflicts_with = "point")]
     end: bool,
@@ -81,6 +89,9 @@ impl FailoverArgs {
     pub fn command(self) -> Command {
         if self.drill {
             return Command::FireDrill { vm: self.vm, point: self.point };
+        }
+        if self.cancel {
+            return Command::CancelFailover { vm: self.vm };
         }
         if self.end {
             return Command::EndTest { vm: self.vm };

@@ -10,7 +10,7 @@ use crate::{
     steps,
     views::duration,
 };
-use engine::{Operation, Relationship, Settings};
+use engine::{Operation, Relationship, Settings, Token};
 use hypervisor::DomainInfo;
 use model::{Authentication, DeltaId, DiskId, HostName, Mode, VmId};
 use std::sync::Arc;
@@ -372,7 +372,17 @@ pub async fn unprotect(host: &Arc<Host>, vm: &str, delete_replica: bool) -> Resu
         )
         .hint("commit or revert the failover first"));
     }
+    if matches!(record.token, Token::Released { .. }) {
+        let (name, peer) = (&record.name, &record.peer);
+        let message =
+            format!("{name} was shut down here and handed over to {peer}, which did not take it yet");
+        return Err(Failure::new(ErrorKind::InvalidState, "handed-over", message).hint(format!(
+            "`relevo failover {name} --cancel` takes it back, `relevo failover {name}` on {peer} runs it there"
+        )));
+    }
     owner.stop().await;
+    // What it did last is known by now.
+    let record = owner.record();
     let (host_copy, name, peer) = (host.clone(), record.name.clone(), record.peer.clone());
     let kept = match blocking(move || remove(&host_copy, &record, delete_replica)).await {
         Ok(kept) => kept,
@@ -422,7 +432,8 @@ fn remove(host: &Host, record: &Relationship, delete_replica: bool) -> Result<&'
         }
     } else {
         let files = if delete_replica { layers::Files::RemoveExcept(vec![]) } else { layers::Files::Keep };
-        if record.seed.is_some() && record.latest == record.seed {
+        // Also one whose disks were still being read.
+        if record.seed.is_some() && (record.latest.is_none() || record.latest == record.seed) {
             super::seed::give_back(host, vm)?;
         }
         seed = if delete_replica { None } else { left_behind(host, record) };

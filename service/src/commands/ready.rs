@@ -5,6 +5,7 @@ use crate::{
     api::{ErrorKind, Failure, error::chain},
     host::{Host, document},
     owner::{blocking, libvirt},
+    peer::{Answer, PeerRequest, PeerResult},
     steps,
 };
 use engine::{Operation, Relationship};
@@ -32,12 +33,27 @@ pub async fn check(host: &Arc<Host>, record: &Relationship, operation: &Operatio
         Failure::new(ErrorKind::StatusUnknown, "libvirt-status", message)
             .hint("is libvirt running on this host?")
     })?;
+    if matches!(operation, Operation::Prepare { .. }) {
+        return peer_is_ready(host, &record).await;
+    }
     blocking(move || match operation {
         Operation::Failover { point, .. } => point_is_ready(&copy, &record, point),
+        Operation::PlannedFailover { .. } => point_is_ready(&copy, &record, None),
+        Operation::CompleteFailback { point, .. } => {
+            point_is_ready(&copy, &record, point.or(record.comes_home_as_of))
+        }
         Operation::Failback { .. } => disks_are_ready(&copy, &record),
         _ => Ok(()),
     })
     .await
+}
+
+/// The other host looks before the guest is shut down. Whether it answers is seen to by the operation itself.
+async fn peer_is_ready(host: &Host, record: &Relationship) -> Result<(), Failure> {
+    match steps::ask(host, record, PeerRequest::MayTakeOver).await {
+        Ok(Answer { result: PeerResult::Refused { failure }, .. }) => Err(failure),
+        _ => Ok(()),
+    }
 }
 
 /// Does it stop, start, define or undefine the VM.
@@ -71,7 +87,7 @@ fn touches_domain(operation: &Operation) -> bool {
 }
 
 /// The point's layers and its domain are there, and this host can run it.
-fn point_is_ready(host: &Host, record: &Relationship, chosen: Option<DeltaId>) -> Result<(), Failure> {
+pub fn point_is_ready(host: &Host, record: &Relationship, chosen: Option<DeltaId>) -> Result<(), Failure> {
     let store = host.store(record.vm)?;
     let latest = || host.owner(record.vm).and_then(|owner| owner.record().latest);
     // Nothing of it is merged away while it is looked at.
@@ -91,7 +107,19 @@ fn point_is_ready(host: &Host, record: &Relationship, chosen: Option<DeltaId>) -
     let path = steps::domain_xml_path(&store, point);
     readable(&path)?;
     let xml = fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
+    name_is_free(host, record)?;
     can_run(host, record, &xml)
+}
+
+/// No other VM of this host has its name.
+fn name_is_free(host: &Host, record: &Relationship) -> Result<(), Failure> {
+    let name = &record.name;
+    let named = host.hypervisor.find(name).map_err(|error| Failure::internal("look at the VMs", &error))?;
+    let Some(other) = named.filter(|vm| *vm != record.vm) else { return Ok(()) };
+    let message =
+        format!("{} has another VM called {name} ({other}): {name} cannot be defined there", host.name);
+    Err(Failure::new(ErrorKind::InvalidState, "name-taken", message)
+        .hint(format!("`virsh domrename {name} NEW` on {} gives that one another name", host.name)))
 }
 
 pub fn point_failure(record: &Relationship, point: DeltaId, error: LayersError) -> Failure {

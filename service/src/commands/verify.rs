@@ -127,7 +127,16 @@ pub async fn drop_point(host: &Arc<Host>, vm: &str, delta: DeltaId) -> Result<Re
                 "the latest point cannot be dropped: the next delta builds on it",
             ));
         }
-        host_copy.store(record.vm)?.hide(&[delta]).map_err(|e| Failure::internal("hide the point", &e))
+        if record.comes_home_as_of == Some(delta) {
+            let message = format!("{} comes home as of this point: it cannot be dropped", record.name);
+            return Err(Failure::new(ErrorKind::InvalidState, "in-use", message)
+                .hint(format!("`relevo failback {} --cancel` gives the way home up", record.name)));
+        }
+        host_copy.store(record.vm)?.hide(&[delta]).map_err(|error| match error {
+            LayersError::Pinned { .. } => Failure::new(ErrorKind::InvalidState, "in-use", chain(&error))
+                .hint("commit or revert the failover first"),
+            error => Failure::internal("hide the point", &error),
+        })
     })
     .await?;
     crate::upkeep::after_point(host, owner.vm);

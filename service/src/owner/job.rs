@@ -24,8 +24,9 @@ pub fn live_job(host: &Host, record: &Relationship) -> Option<JobId> {
 /// Is the record still busy with this operation.
 pub(super) fn stands_for(operation: &Operation, record: &Relationship) -> bool {
     let waits = record.waiting.as_ref() == Some(operation);
-    let works = record.work.as_ref().is_some_and(|work| {
-        operation.work_kind() == Some(work.kind) || work.kind == engine::WorkKind::Abandon
+    // What only changes the state has no work that would have to be cleaned up.
+    let works = operation.work_kind().is_some_and(|kind| {
+        record.work.as_ref().is_some_and(|work| [kind, engine::WorkKind::Abandon].contains(&work.kind))
     });
     // Between two tries nothing is under way.
     let goes_on = matches!(

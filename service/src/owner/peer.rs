@@ -1,7 +1,11 @@
 //! What the other host asks of an owner: deltas, the hand-over, the other half of an operation.
 
 use super::*;
-use crate::{arrivals, commands::home, steps::Trust};
+use crate::{
+    arrivals,
+    commands::{home, ready},
+    steps::Trust,
+};
 
 impl Owner {
     pub(super) async fn commit(
@@ -64,6 +68,13 @@ impl Owner {
             PeerRequest::ReadHashes { disk, first, count } => {
                 self.hashes(disk, first, count, Trust::Nothing).await
             }
+            PeerRequest::MayTakeOver => {
+                let (host, record) = (self.host.clone(), self.record.clone());
+                match blocking(move || ready::point_is_ready(&host, &record, None)).await {
+                    Ok(()) => PeerResult::Done,
+                    Err(failure) => PeerResult::Refused { failure },
+                }
+            }
             PeerRequest::FindPoint { text } => {
                 let (host, record) = (self.host.clone(), self.record.clone());
                 match blocking(move || home::find(&host, &record, &text)).await {
@@ -112,6 +123,13 @@ impl Owner {
         }
     }
 
+    /// Is there a recovery point of this name.
+    async fn keeps(&self, delta: DeltaId) -> bool {
+        let (host, vm) = (self.host.clone(), self.record.vm);
+        let points = blocking(move || host.catalog.points(vm)).await;
+        points.is_ok_and(|points| points.iter().any(|point| point.delta == delta))
+    }
+
     /// `long`: a transfer that has to wait for a place, a first copy or a comparison among them.
     pub(super) async fn offered(
         &self,
@@ -121,6 +139,11 @@ impl Owner {
         long: Option<bool>,
     ) -> PeerResult {
         let mut answer = self.record.consider(generation, delta, base);
+        // An older point by that name: a replica that was failed over to it offers it to a third host that has later
+        // ones, too. What follows it is compared with those.
+        if answer == OfferAnswer::Send && self.keeps(delta).await {
+            answer = OfferAnswer::Have;
+        }
         let is_receiving = || self.host.owner(self.record.vm).is_some_and(|owner| owner.is_receiving());
         let may_enter = |long| self.host.arrivals.may_enter(self.record.vm, long, Instant::now());
         // What is being sealed may be a point in a moment: it is neither wanted again nor given up.

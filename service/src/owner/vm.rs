@@ -141,18 +141,27 @@ impl Owner {
             self.may_be_addressed = false;
             return;
         }
-        if !matches!(host.hypervisor.is_active(vm), Ok(true)) {
-            return;
-        }
         self.addressing = true;
         let (mail, name) = (self.mail.clone(), self.record.name.clone());
         self.host.tasks.spawn(async move {
-            let applied = blocking(move || crate::addresses::apply_now(&host, vm, &name)).await;
+            let applied = blocking(move || match host.hypervisor.is_active(vm) {
+                Ok(true) => crate::addresses::apply_now(&host, vm, &name),
+                _ => Ok(()),
+            })
+            .await;
             if let Err(failure) = applied {
                 tracing::error!(%vm, %failure, "cannot note how the guest got its addresses");
             }
             let _ = mail.send(Mail::Addressed).await;
         });
+    }
+
+    /// A superseded VM runs where it could not be paused at once, as by a libvirt that did not answer.
+    pub(super) async fn keep_paused(&self) {
+        let (hypervisor, vm) = (self.host.hypervisor.clone(), self.record.vm);
+        if matches!(libvirt(move || hypervisor.state(vm)).await, Ok(Ok(Some(DomainState::Running)))) {
+            self.pause().await;
+        }
     }
 
     pub(super) async fn pause(&self) {
@@ -177,17 +186,21 @@ impl Owner {
     }
 
     /// After a start of the daemon: what the catalog and libvirt say wins over the record where they know
-    /// better.
-    pub(super) async fn reconcile(&mut self) -> Result<(), Failure> {
+    /// better. The point that arrived last, if the record had not heard of it.
+    pub(super) async fn reconcile(&mut self) -> Result<Option<Event>, Failure> {
         if self.record.is_extended() {
             // The catalog and libvirt know nothing of it that relationship 0 does not.
-            return Ok(());
+            return Ok(None);
         }
         self.remember_migrated().await;
         let (host, record) = (self.host.clone(), self.record.clone());
         let found = blocking(move || steps::recover(&host, &record)).await?;
+        let mut received = None;
         if let Some(latest) = found.latest {
-            self.record.latest = latest;
+            let before = std::mem::replace(&mut self.record.latest, latest.map(|(delta, _)| delta));
+            received = latest
+                .filter(|(delta, _)| before != Some(*delta))
+                .map(|(delta, kind)| Event::PointReceived { delta, kind });
         }
         if let Some(why) = found.tracking_lost {
             self.apply(Event::TrackingLost(why)).await;
@@ -199,7 +212,7 @@ impl Owner {
             let wait = self.host.config.autostart_after_s.map_or(NEVER, Duration::from_secs);
             self.autostart_at = Some(Instant::now() + wait.min(NEVER));
         }
-        Ok(())
+        Ok(received)
     }
 
     /// Tried again until the VM runs: the disks may be held for a moment, by a cut for one.

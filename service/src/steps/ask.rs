@@ -4,6 +4,7 @@ use super::{StepContext, StepOutcome, inplace};
 use crate::{
     api::{ErrorKind, Failure, error::chain},
     host::Host,
+    owner::libvirt,
     peer::{Answer, Message, OwnChanges, PeerRequest, PeerResult},
 };
 use engine::{Operation, Relationship, Settings, StepFailure, StepResult, Token, standing::TokenKind};
@@ -18,7 +19,8 @@ const SILENCE_MAX: u32 = 20;
 
 /// Asks the peer of a relationship; the answer tells how it stands.
 pub async fn ask(host: &Host, record: &Relationship, request: PeerRequest) -> Result<Answer, Failure> {
-    let running = host.hypervisor.is_active(record.vm).unwrap_or(false);
+    let (hypervisor, vm) = (host.hypervisor.clone(), record.vm);
+    let running = libvirt(move || hypervisor.is_active(vm).unwrap_or(false)).await.unwrap_or(false);
     let standing = Some(record.standing(running));
     send(host, target(&record.peer, &record.settings), Some(record.vm), standing, request).await
 }

@@ -5,13 +5,13 @@ use crate::{
     host::{Host, document},
 };
 use engine::Relationship;
-use model::{DeltaId, Mode};
+use model::{DeltaId, Mode, PointKind};
 
 /// What the catalog, the files and libvirt say.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The newest durable point, where the record may be one event behind.
-    pub latest: Option<Option<DeltaId>>,
+    pub latest: Option<Option<(DeltaId, PointKind)>>,
     pub tracking_lost: Option<String>,
     pub running: bool,
 }
@@ -33,9 +33,9 @@ pub fn recover(host: &Host, record: &Relationship) -> Result<Found, Failure> {
                 "cleaned up after an interruption");
         }
         // While failed over the record's latest stays: it is what the peer's offers are compared with.
-        if record.failed_over.is_none() && record.work.is_none() {
+        if record.failed_over.is_none() && !record.is_occupied() {
             let latest = store.latest().map_err(|e| Failure::internal("read the points", &e))?;
-            found.latest = Some(latest.map(|point| point.delta));
+            found.latest = Some(latest.map(|point| (point.delta, point.kind)));
         }
     }
     if record.mode == Mode::Primary {

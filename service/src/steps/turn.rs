@@ -13,7 +13,7 @@ use crate::{
         text::{SetText, hex, unhex},
     },
 };
-use capture::{Consistency, Cut, Prepared};
+use capture::{CaptureError, Consistency, Cut, Prepared};
 use engine::{CutKind, OfferAnswer, Relationship, Step, StepFailure, StepResult, WorkKind};
 use model::{
     CLUSTER_BYTES, Chunk, ClusterHash, ClusterSet, DeltaId, DiskId, HostName, PointKind, Repaired, VmId,
@@ -129,7 +129,12 @@ pub async fn settle(c: StepContext, delta: DeltaId) -> StepOutcome {
         match capture.settle(delta) {
             Ok(()) => {}
             // Settled, and released for the hand-over, before an interruption.
-            Err(capture::CaptureError::UnknownDelta { .. }) if handing_over => {}
+            Err(CaptureError::UnknownDelta { .. }) if handing_over => {}
+            // The peer had it before its turn was taken back, as by a restart that found the spool damaged: the next
+            // cut says that nothing is tracked since, and compares.
+            Err(error @ CaptureError::UnknownDelta { .. }) if c.record.latest == Some(delta) => {
+                tracing::warn!(vm = %c.record.name, %error, "the other host has a delta that was given up here");
+            }
             Err(error) => return Err(capture_failure(&error)),
         }
         if handing_over {
@@ -356,7 +361,7 @@ pub(super) struct Parcel {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ChunkError {
     #[error(transparent)]
-    Capture(#[from] capture::CaptureError),
+    Capture(#[from] CaptureError),
     #[error(transparent)]
     Layers(#[from] layers::LayersError),
 }
@@ -452,6 +457,10 @@ async fn send(
         Err(SendError::Cancelled { .. }) => Err(step(StepFailure::Cancelled)),
         Err(SendError::Refused { answer, .. }) => Err(step(refused(&answer, &c.record))),
         Err(SendError::Link(error)) => Err(SendFailure::Cut(chain(&error))),
+        Err(SendError::Source { source, .. }) => Err(step(match source.downcast_ref() {
+            Some(ChunkError::Capture(error)) => capture_failure(error),
+            _ => StepFailure::Recoverable(chain(&*source)),
+        })),
         Err(error) => Err(step(StepFailure::Recoverable(chain(&error)))),
     }
 }
