@@ -372,14 +372,6 @@ pub async fn unprotect(host: &Arc<Host>, vm: &str, delete_replica: bool) -> Resu
         )
         .hint("commit or revert the failover first"));
     }
-    if matches!(record.token, Token::Released { .. }) {
-        let (name, peer) = (&record.name, &record.peer);
-        let message =
-            format!("{name} was shut down here and handed over to {peer}, which did not take it yet");
-        return Err(Failure::new(ErrorKind::InvalidState, "handed-over", message).hint(format!(
-            "`relevo failover {name} --cancel` takes it back, `relevo failover {name}` on {peer} runs it there"
-        )));
-    }
     owner.stop().await;
     // What it did last is known by now.
     let record = owner.record();
@@ -422,6 +414,11 @@ fn remove(host: &Host, record: &Relationship, delete_replica: bool) -> Result<&'
     let mut kept = "the VM goes on as it is";
     let mut seed = None;
     if record.mode == Mode::Primary {
+        // The other host may never take it, and nobody else has the definition.
+        if matches!(record.token, Token::Released { .. }) {
+            super::seed::give_back(host, vm)?;
+            kept = "it is off, and was handed over: start it here only if it never runs there";
+        }
         let capture = host.capture(vm)?;
         capture.release().map_err(|error| Failure::internal("drop the checkpoints", &error))?;
         let autostart: Option<bool> = host.document(vm, document::AUTOSTART)?;

@@ -446,6 +446,10 @@ fn merge_down(c: &StepContext, chain: &Chain, recorded: Option<&Path>) -> Result
         return Err(StepFailure::Recoverable("the VM was migrated to another host".to_owned()));
     }
     let domain = hypervisor.sketch(vm).map_err(|e| hypervisor_failure("look at the VM", &e))?;
+    if !runs_now && domain.as_ref().is_some_and(|domain| domain.has_managed_save) {
+        let why = "the VM's state is saved on its overlay: start it, or drop the state with `virsh managedsave-remove`";
+        return Err(StepFailure::Recoverable(why.to_owned()));
+    }
     let left = what_is_left(chain, domain.as_ref(), recorded, runs_now);
     if left == Merge::Online {
         hypervisor
