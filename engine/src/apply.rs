@@ -210,9 +210,9 @@ impl Relationship {
             effects.push(Effect::NotBegun { reason: GIVEN_UP.to_owned() });
             return;
         }
-        let prepares = self.may_take_prepare_back(ctx);
+        let taken_back = self.may_be_taken_back(ctx);
         let Some(work) = &mut self.work else { return };
-        if operation.work_kind() != Some(work.kind) || !(work.kind.is_turn() || prepares) {
+        if operation.work_kind() != Some(work.kind) || !(work.kind.is_turn() || taken_back) {
             return;
         }
         work.cancelled = true;
@@ -224,7 +224,7 @@ impl Relationship {
             return effects.push(Effect::CancelStep);
         }
         self.retry.end_wait();
-        if prepares {
+        if taken_back {
             self.take_back(ctx, GIVEN_UP.to_owned(), effects);
         } else {
             self.give_up_turn(ctx, effects);
@@ -237,10 +237,12 @@ impl Relationship {
         self.work.as_ref().is_some_and(asks)
     }
 
-    /// A planned failover can be given up, and the guest runs again, until its last delta is on the peer.
-    pub(crate) fn may_take_prepare_back(&self, ctx: Context) -> bool {
-        let prepares = self.work.as_ref().filter(|work| work.kind == WorkKind::Prepare);
-        prepares.is_some_and(|work| undo(self, work, ctx.fresh).is_some())
+    /// A planned failover can be given up, and the guest runs again, until its last delta is on the peer; a reversal
+    /// until the peer has become the replica.
+    pub(crate) fn may_be_taken_back(&self, ctx: Context) -> bool {
+        let kinds = [WorkKind::Prepare, WorkKind::Reverse];
+        let work = self.work.as_ref().filter(|work| kinds.contains(&work.kind));
+        work.is_some_and(|work| undo(self, work, ctx.fresh).is_some())
     }
 
     pub(crate) fn begin(&mut self, ctx: Context, operation: Operation, effects: &mut Vec<Effect>) {

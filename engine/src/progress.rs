@@ -188,7 +188,7 @@ impl Relationship {
         let give_up = kind.is_turn()
             && matches!(work.step(), Some(Step::Ship { .. } | Step::Export { .. }))
             && (cancelled || self.waiting.is_some() || !self.may_send());
-        if cancelled && self.may_take_prepare_back(ctx) {
+        if cancelled && self.may_be_taken_back(ctx) {
             self.take_back(ctx, GIVEN_UP.to_owned(), effects);
         } else if give_up && self.may_rest() {
             self.rest();

@@ -84,6 +84,8 @@ const SEEDED: u16 = 117;
 const EXPORT: u16 = 118;
 /// A planned failover: until its last delta is on the other host.
 const PREPARE: u16 = 100;
+/// A reversal: until the other host has become the replica.
+const REVERSE: u16 = 104;
 /// Also of recovery points that are read without sending anything.
 pub const CONSISTENCY_CHECK: u16 = 113;
 /// Importing a first copy.
@@ -108,7 +110,7 @@ pub fn job_type(record: &Relationship, operation: &Operation) -> u16 {
         Operation::CancelPrepare => 101,
         Operation::Revert => 98,
         Operation::Commit => 99,
-        Operation::Reverse | Operation::Feed { .. } => 104,
+        Operation::Reverse | Operation::Feed { .. } => REVERSE,
         Operation::ChangeToPrimary { .. } => 123,
         Operation::Failback { .. } | Operation::CompleteFailback { .. } | Operation::CancelFailback => 124,
     }
@@ -141,7 +143,10 @@ impl Jobs {
             stage: String::new(),
             failure: None,
             outcome: None,
-            cancellable: matches!(kind_number, 94 | CONSISTENCY_CHECK | SEEDED | EXPORT | PREPARE | IMPORT),
+            cancellable: matches!(
+                kind_number,
+                94 | CONSISTENCY_CHECK | SEEDED | EXPORT | PREPARE | REVERSE | IMPORT
+            ),
         };
         self.persist(&record);
         let job = record.job;

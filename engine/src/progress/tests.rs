@@ -381,6 +381,32 @@ fn what_was_handed_over_and_is_not_taken_can_be_taken_back() {
 }
 
 #[test]
+fn a_reversal_that_waits_for_a_dead_peer_is_given_up() {
+    let mut r = primary();
+    (r.mode, r.state, r.latest) = (Mode::Replica, S::Committed, Some(delta(1)));
+    r.failed_over = Some(FailedOver {
+        point: delta(1),
+        overlay: 1,
+        kind: FailoverType::Unplanned,
+        point_kind: PointKind::Regular,
+        at_ms: 0,
+    });
+    apply(&mut r, 0, Event::Operation(Operation::Reverse));
+    assert_eq!(step(&r), "ask the peer to become the replica");
+    apply(&mut r, 0, Event::Failed(StepFailure::Unreachable("no route".into())));
+    assert!(r.work.as_ref().is_some_and(|work| work.waits));
+    apply(&mut r, 1, Event::Cancel(Operation::Reverse));
+    assert_eq!((r.work.as_ref().map(|work| work.kind), r.state), (None, S::Committed));
+    assert!(r.may_run());
+
+    // The peer has become the replica by then.
+    apply(&mut r, 1, Event::Operation(Operation::Reverse));
+    apply(&mut r, 1, Event::Done(StepResult::Yielded { base: delta(1) }));
+    assert_eq!(apply(&mut r, 1, Event::Cancel(Operation::Reverse)), []);
+    assert_eq!(r.work.as_ref().map(|work| work.kind), Some(WorkKind::Reverse));
+}
+
+#[test]
 fn a_planned_failover_compares_where_tracking_was_lost_before_it() {
     let mut r = primary();
     r.resync = Some("a crash".into());

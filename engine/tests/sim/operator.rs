@@ -39,6 +39,7 @@ impl World {
             Operation::Resynchronize,
             Operation::Scrub,
             Operation::Prepare { force, then_fail_over: None, keep: false },
+            Operation::Reverse,
         ];
         match operations.into_iter().find(|operation| operation.work_kind() == under_way) {
             Some(operation) => self.apply(host, Event::Cancel(operation)).map(drop),
