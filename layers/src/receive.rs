@@ -10,6 +10,7 @@ use crate::{
     entries::Entries,
     error::{LayersError, Result},
     qcow2::{Backing, Writer},
+    recover::delta_of,
     store::{CHAIN_LAYERS_MAX, Fault, Store},
 };
 use catalog::{Catalog, Expected, Layer, LayerFormat, NewPoint, Point, Receiving};
@@ -129,7 +130,11 @@ impl Store {
         let slot = Slot(self.receiving.clone());
         check_names(&incoming)?;
         let points = self.catalog.points(self.vm)?;
-        if points.iter().any(|point| point.delta == incoming.delta) {
+        // The VM's own disk may be the file that this delta became here in an earlier life.
+        let is_own = |path: &Path| delta_of(path) == Some(incoming.delta);
+        let own = self.catalog.layers(self.vm)?.iter().any(|layer| layer.in_place && is_own(&layer.path));
+        let taken = own || self.kept()?.iter().any(|path| is_own(path));
+        if taken || points.iter().any(|point| point.delta == incoming.delta) {
             return Err(LayersError::PointExists { delta: incoming.delta });
         }
         let latest = points.last().map(|point| point.delta);

@@ -115,7 +115,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The delta that a file of ours belongs to: its name up to the first dot.
-fn delta_of(path: &Path) -> Option<DeltaId> {
+pub(crate) fn delta_of(path: &Path) -> Option<DeltaId> {
     let (id, _) = path.file_name()?.to_str()?.split_once('.')?;
     id.parse().ok()
 }

@@ -211,6 +211,10 @@ fn an_adopted_disk_is_a_bottom_that_only_a_failback_writes() {
         replica.change(&[vec![data(2, 20, 9)]]);
         let folder = tempfile::tempdir().unwrap();
         let (path, sums) = own_disk(folder.path(), &format.to_string(), &replica.now[0]);
+        // It was the bottom of a replica once.
+        let earlier = DeltaId::random();
+        let (made, path) = (path, folder.path().join(format!("{earlier}.{format}")));
+        std::fs::rename(made, &path).unwrap();
         let adoption = Adoption {
             delta: DeltaId::random(),
             disks: vec![AdoptedDisk {
@@ -233,6 +237,9 @@ fn an_adopted_disk_is_a_bottom_that_only_a_failback_writes() {
         assert!(!sums.exists());
         replica.committed(point.delta);
         replica.check(true);
+
+        let again = replica.store.begin(replica.incoming(earlier)).err();
+        assert!(matches!(again, Some(LayersError::PointExists { .. })), "it would be written over");
 
         replica.receive(&[vec![data(0, 4, 1), Change::Grow(MIB)]]).unwrap();
         let latest = replica.receive(&[vec![data(40, 8, 2), Change::Zero { first: 5, count: 3 }]]).unwrap();
