@@ -155,8 +155,7 @@ impl Relationship {
         }
         let turn =
             self.work.as_ref().is_some_and(|work| work.kind.is_turn() || work.kind == WorkKind::Flatten);
-        // It ends by itself and soon, unless something keeps it from ending.
-        let cleans_up = self.work.as_ref().is_some_and(|work| work.kind == WorkKind::Abandon && !work.waits);
+        let cleans_up = self.work.as_ref().is_some_and(|work| work.kind == WorkKind::Abandon);
         if let Some(work) = &self.work
             && !turn
             && (!cleans_up || matches!(operation, Operation::Resume))
@@ -185,7 +184,9 @@ impl Relationship {
             return Err(Refusal::Busy { work: self.waiting.as_ref().map_or("", Operation::name) });
         }
         if cleans_up {
+            // One that failed is tried again at once; if it fails again, whoever waits for it is told.
             self.waiting = Some(operation);
+            self.end_wait(ctx, effects);
             return Ok(());
         }
         if turn && !matches!(operation, Operation::Resume) {

@@ -31,6 +31,11 @@ impl Relationship {
             self.turn_failed(ctx, &step, failure, effects);
             return;
         }
+        let cleans_up = work.kind == WorkKind::Abandon;
+        if cleans_up && self.retry.attempts > 0 && self.waiting.take().is_some() {
+            let reason = format!("the cut before it cannot be cleaned up: {reason}");
+            effects.push(Effect::NotBegun { reason });
+        }
         if self.work.as_ref().is_some_and(|work| work.kind == WorkKind::Flatten) {
             // Begun again when it is due; nothing of it has to be taken back.
             self.work = None;
