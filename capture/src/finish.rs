@@ -35,7 +35,7 @@ impl Drafts {
         draft
     }
 
-    fn keep(&mut self) -> Result<()> {
+    fn keep(mut self) -> Result<()> {
         for (draft, path) in self.0.drain(..) {
             fs::rename(&draft, &path).map_err(file_error("rename", &draft))?;
         }
@@ -64,12 +64,8 @@ impl Capture {
             disks.push_back(self.disk_source(turn, index, disk, peer.is_some(), &mut drafts)?);
         }
         let capture = self.clone();
-        let finish = (turn.kind != Kind::Incremental).then(|| {
-            Box::new(move |repaired| {
-                drafts.keep()?;
-                capture.mark_read(delta, repaired)
-            }) as Finish
-        });
+        let finish = (turn.kind != Kind::Incremental)
+            .then(|| Box::new(move |repaired| capture.mark_read(delta, repaired, drafts)) as Finish);
         Ok(Reader { delta, disks, peer, finish, repaired: Repaired::default(), queue: VecDeque::new() })
     }
 
@@ -147,13 +143,15 @@ impl Capture {
         Ok(self.journal()?.turn(delta).map(|turn| turn.repaired).unwrap_or_default())
     }
 
-    fn mark_read(&self, delta: DeltaId, repaired: Repaired) -> Result<()> {
-        let folder = self.turn_folder(delta);
-        durable::sync_parent(&folder.join("x")).map_err(file_error("sync", &folder))?;
+    fn mark_read(&self, delta: DeltaId, repaired: Repaired, drafts: Drafts) -> Result<()> {
         let mut journal = self.journal()?;
+        // Before what an earlier reading found is replaced.
         if let Some(turn) = journal.turn(delta) {
             self.require_still(turn)?;
         }
+        drafts.keep()?;
+        let folder = self.turn_folder(delta);
+        durable::sync_parent(&folder.join("x")).map_err(file_error("sync", &folder))?;
         if let Some(turn) = journal.turn.as_mut().filter(|turn| turn.delta == delta) {
             turn.stage = Stage::Read;
             turn.repaired = repaired;

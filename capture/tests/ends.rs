@@ -30,6 +30,13 @@ fn without_a_digest_the_peers_hashes_are_compared_and_build_one() {
     assert_eq!(lab.replicate(Cut::Incremental), Sent::default());
 }
 
+/// As an operator's `virsh blockcommit` does.
+fn commit_behind_its_back(lab: &Lab) {
+    let disk = &lab.capture.disks[0];
+    let go_on = |_| ControlFlow::Continue(());
+    lab.hypervisor().commit_active(lab.vm(), &disk.target, Some(&disk.path), go_on).unwrap();
+}
+
 #[test]
 fn what_was_read_to_its_end_is_known_also_while_it_is_read_again() {
     let mut lab = Lab::new(&[qcow2(4 * MIB)]);
@@ -40,6 +47,11 @@ fn what_was_read_to_its_end_is_known_also_while_it_is_read_again() {
     // The peer's answer was lost, and it refuses a second stream of what it has.
     let mut again = lab.capture.reader(delta, None).unwrap();
     again.next().unwrap().unwrap();
+    // Nor does one count that came to its end on what was not to be read any more.
+    commit_behind_its_back(&lab);
+    lab.write(0, 0x22, 0, CLUSTER);
+    let last = lab.capture.reader(delta, None).unwrap().last().unwrap();
+    assert!(matches!(last, Err(CaptureError::Disturbed { .. })), "{last:?}");
     lab.capture.settle(delta).unwrap();
     drop(again);
     let digest = Digest::open(&lab.capture.digest_path(lab.capture.disks[0].disk)).unwrap().unwrap();
@@ -55,9 +67,7 @@ fn an_overlay_that_somebody_else_commits_spoils_what_is_read_below_it() {
     lab.write(0, 0x11, 0, MIB);
     let delta = DeltaId::random();
     lab.cut(delta, Cut::Full).unwrap();
-    let disk = lab.capture.disks[0].clone();
-    let go_on = |_| ControlFlow::Continue(());
-    lab.hypervisor().commit_active(lab.vm(), &disk.target, Some(&disk.path), go_on).unwrap();
+    commit_behind_its_back(&lab);
     let last = lab.capture.reader(delta, None).unwrap().last().unwrap();
     assert!(matches!(last, Err(CaptureError::Disturbed { .. })), "{last:?}");
     assert!(matches!(lab.capture.settle(delta), Err(CaptureError::NotRead { .. })));
