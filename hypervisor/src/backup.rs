@@ -1,12 +1,18 @@
 //! Push-mode backup of a running domain into local qcow2 files: one call cuts all disks at one instant.
 
-use crate::{Error, Hypervisor, Result, checkpoint, error, ffi, requests};
+use crate::{BlockJobKind, Error, Hypervisor, Result, checkpoint, error, ffi, requests};
 use model::VmId;
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 use virt::error::ErrorNumber;
 
 /// How often a waiter looks for itself whether the job still exists, should its event be lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A cancelled job ends with the request that it has under way.
+const JOB_END_MAX: Duration = Duration::from_secs(60);
+const JOB_LOOK_EVERY: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupOutcome {
@@ -23,7 +29,7 @@ impl Hypervisor {
     /// checkpoint is copied; `new_checkpoint` is created at the same instant. The spool files are made by
     /// libvirt (qcow2, backing file the live disk); one that exists is refused.
     ///
-    /// A lost bitmap is [`Error::CheckpointLost`]. When the call fails no job runs and `new_checkpoint`
+    /// A lost bitmap is [`Error::CheckpointLost`], a backup that runs [`Error::BackupRunning`]. When the call fails no job runs and `new_checkpoint`
     /// does not exist.
     pub fn backup_begin(
         &self,
@@ -32,6 +38,7 @@ impl Hypervisor {
         new_checkpoint: Option<&str>,
         targets: &[(&str, &Path)],
     ) -> Result<()> {
+        self.refuse_backup_running(vm)?;
         let domain = self.lookup(vm)?;
         let all = self.targets(&domain, vm)?;
         let backup = requests::backup(incremental, targets, &all)?;
@@ -76,17 +83,27 @@ impl Hypervisor {
     }
 
     pub fn backup_running(&self, vm: VmId) -> Result<bool> {
+        Ok(self.backup_files(vm)?.is_some())
+    }
+
+    /// The files that a running backup writes, whoever began it; `None` when there is no backup.
+    pub fn backup_files(&self, vm: VmId) -> Result<Option<Vec<PathBuf>>> {
         let domain = self.lookup(vm)?;
         match ffi::backup_xml(&domain) {
-            Ok(_) => Ok(true),
+            Ok(text) => requests::backup_files(&text).map(Some),
             Err(error)
                 if error::is(&error, ErrorNumber::NoDomainBackup)
                     || error::is(&error, ErrorNumber::OperationInvalid) =>
             {
-                Ok(false)
+                Ok(None)
             }
             Err(source) => Err(Error::Call { what: "ask for a backup of", vm, source }),
         }
+    }
+
+    /// libvirt waits half a minute for the other backup's end, and names it as a lock then.
+    fn refuse_backup_running(&self, vm: VmId) -> Result<()> {
+        if self.backup_running(vm)? { Err(Error::BackupRunning { vm }) } else { Ok(()) }
     }
 
     /// Asks a running backup to end; [`Self::wait_backup`] tells when it has. The checkpoint that it made
@@ -101,6 +118,28 @@ impl Hypervisor {
             Err(error) if error::is(&error, ErrorNumber::OperationInvalid) => Ok(false),
             Err(source) => Err(Error::Call { what: "abort the backup of", vm, source }),
         }
+    }
+
+    /// Ends the jobs of an earlier backup that QEMU still has on these disks, and waits until they are over. A libvirtd
+    /// that was killed within [`Self::backup_begin`] has forgotten the backup and not its jobs; libvirt 9.0 takes the
+    /// end of one for that of the next backup, and can crash.
+    pub fn end_backup_jobs(&self, vm: VmId, targets: &[&str]) -> Result<()> {
+        for target in targets {
+            let give_up = Instant::now() + JOB_END_MAX;
+            let mut asked = false;
+            while self.block_job(vm, target)?.is_some_and(|job| job.kind == BlockJobKind::Backup) {
+                if !std::mem::replace(&mut asked, true) {
+                    // Refused where it is about to end by itself.
+                    let _ = self.abort_block_job(vm, target);
+                } else if Instant::now() > give_up {
+                    let reason = Some("the job of an earlier backup does not end".to_owned());
+                    return Err(Error::BlockJobFailed { vm, target: (*target).to_owned(), reason });
+                } else {
+                    std::thread::sleep(JOB_LOOK_EVERY);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What libvirt remembers of the last job, until it is asked without KEEP or the domain stops.

@@ -58,6 +58,11 @@ pub enum Error {
     BitmapGone { vm: VmId, name: String, target: String },
     #[error("virtual machine {vm} has no backup job, neither running nor completed")]
     NoBackup { vm: VmId },
+    #[error(
+        "another program backs up virtual machine {vm}: replication goes on when that has ended \
+         (`virsh domjobinfo {vm}` shows how far it is)"
+    )]
+    BackupRunning { vm: VmId },
 
     #[error("libvirt does not tell how large disk {target} of virtual machine {vm} is")]
     NoSize { vm: VmId, target: String },

@@ -68,15 +68,23 @@ fn broken(note: &str) -> Option<Mend> {
     if tag("<domstatus ")?.contains("pid='0'") {
         return Some(Mend::Forget);
     }
-    // Killed between claiming a domain for a backup and noting the backup: libvirt takes the claim up again and
-    // knows of nothing whose end would let it go. No other job gets the domain, and there is nothing to abort.
-    let claimed = tag("<job ").is_some_and(|job| job.contains(CLAIM)) && !note.contains("<domainbackup");
+    // Killed within a backup, which was this process's own. Between claiming the domain and noting the backup, libvirt
+    // takes the claim up again and knows of nothing whose end would let it go; between the first disk and the last,
+    // it cannot read its note; and later it takes the end of an old job for that of the next backup.
+    let claimed = tag("<job ").is_some_and(|job| job.contains(CLAIM));
     // Killed while a commit's end was taken note of, the mirror's job first: libvirt cannot read that, and holds
     // the domain to be off while its QEMU runs.
     let ended = tag("<mirror ").is_some_and(|mirror| mirror.contains(ENDED));
     let mended = |what, from, to| Some(Mend::Replace(what, note.replace(from, to)));
     match (claimed, ended) {
-        (true, _) => mended("a backup that never began", CLAIM, " async='none'"),
+        (true, _) => {
+            let (head, tail) = note.split_once("<domainbackup").unwrap_or((note, ""));
+            let rest = tail.split_once("</domainbackup>").map_or("", |(_, rest)| rest);
+            Some(Mend::Replace(
+                "a backup that was cut off",
+                [head, rest].concat().replace(CLAIM, " async='none'"),
+            ))
+        }
         (_, true) => mended("how far a commit had come", ENDED, " job='active-commit'"),
         _ => None,
     }
@@ -104,8 +112,7 @@ fn tell_as_it_is(root: &Path, path: &Path) -> io::Result<()> {
 
 /// True when the note was changed.
 fn settle(note: &mut Element, monitor: &mut Monitor) -> io::Result<bool> {
-    let backs_up = note.get_child("domainbackup").is_some();
-    let mut jobs = graph::end_unknown_jobs(monitor, &job_names(note))?;
+    let mut jobs = graph::end_unknown_jobs(monitor, &kept_jobs(note))?;
     let mut graph = Graph::read(monitor)?;
     let mut changed = false;
     // libvirt takes any end without an error for a pivot. It is none where the commit was called off.
@@ -146,11 +153,9 @@ fn settle(note: &mut Element, monitor: &mut Monitor) -> io::Result<bool> {
         changed |= difference != Difference::Unknown;
     }
     graph = Graph::read(monitor)?;
-    if !backs_up {
-        graph::sweep_nodes(monitor, &graph, &node_names(note));
-        if working.is_empty() {
-            graph::sweep_bitmaps(monitor, &graph, &targets);
-        }
+    graph::sweep_nodes(monitor, &graph, &node_names(note));
+    if working.is_empty() {
+        graph::sweep_bitmaps(monitor, &graph, &targets);
     }
     // Names of nodes are numbered; one that is taken is refused.
     let last = graph.nodes.keys().filter_map(|node| graph::index(node)).max().unwrap_or(0);
@@ -207,8 +212,10 @@ fn block_jobs(note: &Element) -> impl Iterator<Item = &Element> {
     note.get_child("blockjobs").into_iter().flat_map(|jobs| elements(jobs, "blockjob"))
 }
 
-fn job_names(note: &Element) -> BTreeSet<String> {
-    block_jobs(note).filter_map(|job| attribute(job, "name")).map(str::to_owned).collect()
+/// The jobs that libvirt goes on with; a backup was given up.
+fn kept_jobs(note: &Element) -> BTreeSet<String> {
+    let kept = block_jobs(note).filter(|job| attribute(job, "type") != Some("backup"));
+    kept.filter_map(|job| attribute(job, "name")).map(str::to_owned).collect()
 }
 
 /// Disks that one of these jobs works on.

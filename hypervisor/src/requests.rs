@@ -2,7 +2,7 @@
 //! so that a path with an ampersand stays a path.
 
 use crate::{Error, Result, xml};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use xmltree::{Element, XMLNode};
 
 /// A checkpoint named `name` over `targets`; the domain's other disks (of `all`) are left out.
@@ -59,6 +59,17 @@ pub(crate) fn backup(incremental: Option<&str>, targets: &[(&str, &Path)], all: 
     }
     root.children.push(element("disks", &[], disks));
     xml::write(&root)
+}
+
+/// The files that a backup copies to, or keeps what the guest overwrites in while somebody else reads.
+pub(crate) fn backup_files(text: &str) -> Result<Vec<PathBuf>> {
+    let root = xml::parse(text)?;
+    let disks = root.get_child("disks").into_iter().flat_map(|disks| xml::elements(disks, "disk"));
+    let file = |disk: &Element| {
+        let target = disk.get_child("target").or_else(|| disk.get_child("scratch"))?;
+        xml::attribute(target, "file").map(PathBuf::from)
+    };
+    Ok(disks.filter_map(file).collect())
 }
 
 pub(crate) fn snapshot(overlays: &[(&str, &Path)], all: &[String]) -> Result<String> {

@@ -94,6 +94,19 @@ fn a_start_that_was_cut_off_before_its_process_is_forgotten() {
 
 #[test]
 fn a_backup_that_was_cut_off_before_it_began_is_forgotten() {
+    backup_is_forgotten("");
+}
+
+#[test]
+fn a_backup_that_was_cut_off_while_it_began_is_forgotten() {
+    // libvirt itself cannot read that: the state of a disk's job is not optional to it.
+    let disk = "<disk name='vda' backup='yes' type='file' index='2'><driver type='qcow2'/></disk>";
+    backup_is_forgotten(&format!(
+        "<backups><domainbackup mode='push'><disks>{disk}</disks></domainbackup></backups>"
+    ));
+}
+
+fn backup_is_forgotten(backup: &str) {
     let dir = tempfile::Builder::new().prefix("rv").tempdir_in("/tmp").unwrap();
     let uri = hypervisor::prepare_embedded_root(dir.path()).unwrap();
     let (vm, definition) = (VmId::random(), dir.path().join("domain.xml"));
@@ -104,12 +117,12 @@ fn a_backup_that_was_cut_off_before_it_began_is_forgotten() {
     virsh.run(&format!("define {}; start --paused cut; domstate cut", text(&definition)), "paused");
     virsh.kill();
 
-    // What libvirt had on disk when it was killed just after it had claimed the domain.
+    // What libvirt has on disk when it is killed after it has claimed the domain, or before the last disk's job runs.
     let note = dir.path().join("run/qemu/cut.xml");
     let text = std::fs::read_to_string(&note).unwrap();
     let (head, tail) = text.split_once("  <domain ").unwrap();
     let job = "<job type='none' async='backup' phase='none' flags='0x0'/>";
-    std::fs::write(&note, format!("{head}{job}<domain {tail}")).unwrap();
+    std::fs::write(&note, format!("{head}{job}{backup}<domain {tail}")).unwrap();
 
     let hypervisor = Hypervisor::connect(&uri).unwrap();
     assert!(hypervisor.is_active(vm).unwrap());
