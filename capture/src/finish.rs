@@ -8,7 +8,7 @@ use crate::{
     places::{CHECKPOINT_PREFIX, checkpoint_name},
     reader::{Finish, Manifest, Reader, Record, Reference, Scan, Scrub, Source, Window},
 };
-use hypervisor::image as images;
+use hypervisor::{Deleted, checkpoint_record, image as images};
 use model::{
     AttemptId, ClusterHash, ClusterSet, DeltaId, Digest, Repaired, durable,
     sums::{SumsReader, SumsWriter},
@@ -244,9 +244,8 @@ impl Capture {
     pub(crate) fn take_back(&self, journal: &mut Journal) -> Result<()> {
         let Some(turn) = journal.turn.clone() else { return Ok(()) };
         self.refuse_away()?;
-        if self.is_live()? && self.hypervisor.abort_backup(self.vm)? {
-            let outcome = self.hypervisor.wait_backup(self.vm);
-            tracing::info!(vm = %self.vm, ?outcome, "aborted the backup of a turn that is given up");
+        if self.is_live()? {
+            self.end_backup()?;
         }
         match turn.tracking {
             Tracking::Bitmap => {
@@ -260,6 +259,21 @@ impl Capture {
         self.save(journal)?;
         self.fault.at("given up")?;
         self.remove_turn_files(&turn)
+    }
+
+    /// Ends our backup, and what is left of it. Another program's is its own affair.
+    fn end_backup(&self) -> Result<()> {
+        if let Some(files) = self.hypervisor.backup_files(self.vm)? {
+            let spool = self.spool_folder();
+            if !files.iter().any(|file| file.starts_with(&spool)) {
+                return Ok(());
+            }
+            if self.hypervisor.abort_backup(self.vm)? {
+                let outcome = self.hypervisor.wait_backup(self.vm);
+                tracing::info!(vm = %self.vm, ?outcome, "aborted the backup of a turn that is given up");
+            }
+        }
+        Ok(self.hypervisor.end_backup_jobs(self.vm, &self.targets())?)
     }
 
     /// Deletes our checkpoints but one. Their bits need no merging: each of our bitmaps records by itself.
@@ -284,8 +298,17 @@ impl Capture {
 
     /// Deletes a checkpoint and its bitmaps, as far as they are there.
     pub(crate) fn drop_checkpoint(&self, name: &str) -> Result<()> {
-        self.hypervisor.delete_checkpoint(self.vm, name)?;
-        if !self.is_live()? {
+        let deleted = self.hypervisor.delete_checkpoint(self.vm, name)?;
+        if self.is_live()? {
+            // libvirt that was killed between the cut and its record of it knows nothing of the bitmaps, and QEMU
+            // refuses others of the name. Where there are none either, it is not recorded.
+            let record = checkpoint_record(name, None, &self.targets(), (self.clock)() / 1000)?;
+            if deleted == Deleted::Absent
+                && self.hypervisor.redefine_checkpoint(self.vm, &record, true).is_ok()
+            {
+                self.hypervisor.delete_checkpoint(self.vm, name)?;
+            }
+        } else {
             for disk in &self.disks {
                 images::remove_bitmap(&disk.path, name)?;
             }

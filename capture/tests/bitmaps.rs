@@ -2,7 +2,7 @@
 
 mod support;
 
-use capture::{CaptureError, Consistency, Cut, DiskFormat, Limits};
+use capture::{CaptureError, Consistency, Cut, DiskFormat, Fault, Limits};
 use model::DeltaId;
 use support::{CLUSTER, Lab, NewDisk, Sent, qcow2};
 
@@ -190,4 +190,20 @@ fn an_application_consistent_cut_without_an_agent_says_why_it_is_not() {
     let consistency = Consistency::Application { freeze_timeout_s: 2 };
     let prepared = lab.capture.cut(delta, lab.latest, Cut::Incremental, consistency).unwrap();
     assert!(matches!(prepared.application_consistent, Some(Err(_))), "{prepared:?}");
+}
+
+#[test]
+fn bitmaps_that_libvirt_was_killed_before_recording_are_not_in_the_way() {
+    let mut lab = Lab::new(&two_disks());
+    lab.replicate(Cut::Full);
+    lab.write(0, 0x91, 0, CLUSTER);
+    let delta = DeltaId::random();
+    lab.capture.fault = Fault::new(|at| at == "begun");
+    assert!(matches!(lab.cut(delta, Cut::Incremental), Err(CaptureError::Stopped { .. })));
+    lab.capture.fault = Fault::default();
+    lab.add_bitmaps(&format!("relevo-{delta}"));
+    lab.cut(delta, Cut::Incremental).unwrap();
+    assert_eq!(lab.ship(delta), Sent { data: 1, zero: 0 });
+    lab.capture.settle(delta).unwrap();
+    assert_eq!(lab.checkpoints(), [format!("relevo-{delta}")]);
 }

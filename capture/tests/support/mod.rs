@@ -199,6 +199,20 @@ impl Lab {
             .unwrap();
     }
 
+    /// Gives each disk a bitmap behind libvirt's back.
+    pub fn add_bitmaps(&self, name: &str) {
+        let domain = self.monitor.as_ref().unwrap().lookup_domain_by_uuid(self.vm().0).unwrap();
+        let ask = |command: &str| domain.qemu_monitor_command(command, 0).unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&ask(r#"{"execute":"query-block"}"#)).unwrap();
+        for device in answer["return"].as_array().unwrap() {
+            let arguments = serde_json::json!({
+                "node": device["inserted"]["node-name"], "name": name, "persistent": true, "granularity": CLUSTER
+            });
+            let add = serde_json::json!({ "execute": "block-dirty-bitmap-add", "arguments": arguments });
+            assert!(!ask(&add.to_string()).contains("rror"));
+        }
+    }
+
     /// Leftovers, but for the overlays that the disks stand on.
     pub fn leftovers_beside_overlays(&self) -> Vec<PathBuf> {
         let standing: Vec<PathBuf> = self.capture.disks.iter().map(|disk| self.source(disk)).collect();
