@@ -111,6 +111,11 @@ impl Log {
     }
 }
 
+/// The command after which QEMU has a backup, and libvirt's notes of it are yet to be written.
+const BACKUP: &str = "blockdev-backup";
+/// In milliseconds: what is done after it takes about that long.
+const BACKUP_MAX: u64 = 50;
+
 fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -431,6 +436,40 @@ fn replication_outlives_kills_at_any_instant_of_a_turn() -> Result<()> {
         scene.strike(Flow::Coalescing, &blows, None, None)?;
         scene.goes_on('a')?;
     }
+    scene.nothing_is_left('a')
+}
+
+/// The log of the steps says when a cut begins; libvirt's own says when QEMU is told to.
+#[test]
+fn replication_outlives_kills_within_libvirts_start_of_a_backup() -> Result<()> {
+    let mut scene = Scene::new()?;
+    scene.stage.protect()?;
+    scene.goes_on('a')?;
+    let path = scene.stage.pair.root.join("libvirt.log");
+    let outputs = format!("1:file:{}", path.display());
+    let settings =
+        [("LIBVIRT_LOG_FILTERS", "1:qemu.qemu_monitor".to_owned()), ("LIBVIRT_LOG_OUTPUTS", outputs)];
+    let a = scene.host('a');
+    a.environment.extend(settings.map(|(name, value)| (name.to_owned(), value.into())));
+    a.kill_daemon()?;
+    a.start()?;
+    let qemu = a.qemu_pid(VM);
+    for round in 0..2 * scene.kills {
+        let at = fs::metadata(&path)?.len();
+        let mut log = Log { path: path.clone(), at, text: String::new() };
+        let delay = Duration::from_millis(scene.random.random_range(0..BACKUP_MAX));
+        let a = scene.host('a');
+        let give_up = Instant::now() + BOUND;
+        while !log.read().contains(BACKUP) {
+            ensure!(Instant::now() < give_up, "no backup in round {round}: {:#}", a.status(VM)?);
+            let _ = testkit::poll(LOOK_EVERY, || false);
+        }
+        let _ = testkit::poll(delay, || false);
+        a.kill_daemon()?;
+        a.start()?;
+    }
+    scene.goes_on('a')?;
+    ensure!(scene.host('a').qemu_pid(VM) == qemu, "another QEMU runs");
     scene.nothing_is_left('a')
 }
 

@@ -73,6 +73,38 @@ fn a_libvirtd_that_dies_and_comes_back_costs_neither_the_guest_nor_a_comparison(
     Ok(())
 }
 
+#[test]
+fn another_programs_backup_is_neither_ended_nor_a_reason_to_compare() -> Result<()> {
+    let stage = stage()?;
+    let a = &stage.pair.a;
+    let libvirtd = a.libvirtd.as_ref().context("it has one")?;
+    let root = stage.pair.root.path();
+    let path = |name: &str| root.join(name).to_string_lossy().into_owned();
+    let disk = |target: &str| {
+        let scratch = path(&format!("{target}.scratch"));
+        format!("<disk name='{target}' type='file'><scratch file='{scratch}'/></disk>")
+    };
+    let xml = format!(
+        "<domainbackup mode='pull'><server transport='unix' socket='{}'/><disks>{}{}</disks></domainbackup>",
+        path("nbd.sock"),
+        disk("vda"),
+        disk("vdb")
+    );
+    fs::write(path("backup.xml"), xml)?;
+    let compared = comparisons(a)?;
+    // One of our own may be under way just then.
+    poll_for(BOUND, || libvirtd.virsh(&["backup-begin", VM, &path("backup.xml")]).ok())
+        .context("no backup")?;
+    wait_issue(a, "another program backs up")?;
+    let attempts =
+        || fs::read_to_string(a.log_path()).map(|log| log.matches("another program backs up").count());
+    let before = attempts()?;
+    poll_for(BOUND, || (attempts().ok()? > before + 1).then_some(())).context("it is not tried again")?;
+    libvirtd.virsh(&["backup-dumpxml", VM]).context("the other backup was ended")?;
+    libvirtd.virsh(&["domjobabort", VM])?;
+    goes_on(&stage, compared)
+}
+
 fn migrate(from: &Libvirtd, to: &Libvirtd, options: &[&str]) -> Result<()> {
     let memory = format!("tcp:127.0.0.1:{}", free_port()?);
     let uri = to.uri();

@@ -300,8 +300,16 @@ impl Host {
             return Ok(());
         }
         let log = fs::read_to_string(self.log_path()).unwrap_or_default();
-        let tail: Vec<_> = log.lines().rev().take(20).collect();
-        bail!("{} did not come up:\n{}", self.name, tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
+        bail!("{} did not come up:\n{}", self.name, tail(&log))
+    }
+
+    /// The end of the log of a daemon that was started, not stopped, and runs no more.
+    fn last_words_of_dead(&self) -> String {
+        if self.daemon_pid().is_none_or(crate::host::is_running) {
+            return String::new();
+        }
+        let log = fs::read_to_string(self.log_path()).unwrap_or_default();
+        format!("the daemon of {} died; it said last:\n{}", self.name, tail(&log))
     }
 
     /// Stops the daemon in good order; its guests live on.
@@ -371,8 +379,8 @@ impl Host {
         let code = output.status.code().unwrap_or(-1);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let said = || String::from_utf8_lossy(&output.stderr).into_owned();
-        let value: Value =
-            serde_json::from_str(&text).map_err(|_| failed(code, format!("{text}{}", said())))?;
+        let value: Value = serde_json::from_str(&text)
+            .map_err(|_| failed(code, format!("{text}{}{}", said(), self.last_words_of_dead())))?;
         if code == 0 {
             return Ok(value);
         }
@@ -531,4 +539,9 @@ impl Host {
             }
         }
     }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
