@@ -172,6 +172,7 @@ impl Capture {
             own_allocation,
             scrubs,
             repaired: Repaired::default(),
+            taking_back: false,
         })
     }
 

@@ -249,6 +249,11 @@ impl Capture {
         }
         match turn.tracking {
             Tracking::Bitmap => {
+                if turn.stage == Stage::Begun && !turn.taking_back {
+                    self.stand_on_what_was_written(&turn)?;
+                    journal.turn = Some(Turn { taking_back: true, ..turn.clone() });
+                    self.save(journal)?;
+                }
                 self.commit_back(&turn)?;
                 self.fault.at("taken off")?;
                 self.drop_checkpoint(&checkpoint_name(turn.delta))?;

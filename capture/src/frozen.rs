@@ -8,6 +8,7 @@ use crate::{
     Capture, Consistency, Disk, DiskFormat,
     cut::Moment,
     error::{CaptureError, Result, file_error},
+    image::Image,
     journal::Turn,
     places::{CHECKPOINT_PREFIX, checkpoint_name, make_folder},
     spool, tools,
@@ -91,6 +92,26 @@ impl Capture {
         Ok(())
     }
 
+    /// After a loss of power within a snapshot the definition names what lies below the overlays, for it is written
+    /// last, and the VM wrote to these. Defines it on them, where they hold something; true where it stands on them.
+    pub(crate) fn stand_on_what_was_written(&self, turn: &Turn) -> Result<bool> {
+        let placed: Vec<_> = turn.disks.iter().filter(|disk| disk.overlay.is_some()).collect();
+        let written = placed.iter().any(|disk| disk.overlay.as_deref().is_some_and(holds_data));
+        if !written || self.is_live()? {
+            return Ok(false);
+        }
+        let before = self.hypervisor.xml(self.vm, true)?;
+        let mut text = before.clone();
+        for (target, overlay) in self.overlays(turn)? {
+            text = xml::set_disk_source(&text, target, overlay, DiskFormat::Qcow2.name())?;
+        }
+        if text != before {
+            tracing::warn!(vm = %self.vm, delta = %turn.delta, "the VM wrote to overlays that its definition did not name");
+            self.hypervisor.define(&text)?;
+        }
+        Ok(true)
+    }
+
     fn overlays<'a>(&'a self, turn: &'a Turn) -> Result<Vec<(&'a str, &'a Path)>> {
         let pair = |disk: &'a crate::journal::TurnDisk| {
             let overlay = disk.overlay.as_deref().ok_or(CaptureError::UnknownDelta { delta: turn.delta })?;
@@ -165,6 +186,11 @@ impl Capture {
         self.hypervisor.define(&text)?;
         Ok(())
     }
+}
+
+/// One that was never finished holds nothing.
+fn holds_data(overlay: &Path) -> bool {
+    Image::open_alone(overlay).and_then(|image| image.touched()).is_ok_and(|touched| !touched.is_empty())
 }
 
 fn make_parent(path: &Path) -> Result<()> {

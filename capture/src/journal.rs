@@ -64,6 +64,9 @@ pub struct Turn {
     /// Nothing that is known of the disks is believed.
     #[serde(default)]
     pub scrubs: bool,
+    /// Its overlays may have been committed back: what the disks stand on has been looked at before.
+    #[serde(default)]
+    pub taking_back: bool,
     /// What a scrub found, from [`Stage::Read`] on.
     #[serde(default)]
     pub repaired: Repaired,

@@ -17,6 +17,7 @@ use crate::{
     journal::{Journal, OverlaySet, Stage, Turn},
     spool, tools,
 };
+use hypervisor::BlockJobKind;
 use std::{ops::ControlFlow, path::PathBuf};
 
 impl Capture {
@@ -56,7 +57,11 @@ impl Capture {
                 continue;
             }
             if live {
-                self.hypervisor.abort_block_job(self.vm, &disk.target)?;
+                // One of ours that was cut off; any other job is its owner's affair, and refuses the commit.
+                let left = self.hypervisor.block_job(self.vm, &disk.target)?;
+                if left.is_some_and(|job| job.kind == BlockJobKind::Commit) {
+                    self.hypervisor.abort_block_job(self.vm, &disk.target)?;
+                }
                 let go_on = |_| ControlFlow::Continue(());
                 self.hypervisor.commit_layers(self.vm, &disk.target, top, &disk.path, go_on)?;
             } else {
@@ -77,8 +82,8 @@ impl Capture {
             return Ok(());
         }
         let set = overlay_set(turn);
+        let mut standing = self.stand_on_what_was_written(turn)?;
         let domain = self.domain()?;
-        let mut standing = false;
         for disk in &self.disks {
             standing |= set.path(disk.disk) == Some(self.source(&domain, disk)?);
         }
@@ -102,14 +107,15 @@ impl Capture {
         let mut standing = vec![];
         for disk in &self.disks {
             let Some(overlay) = active.path(disk.disk) else { continue };
-            if self.source(&domain, disk)? != overlay {
-                continue;
-            }
+            let stands = self.source(&domain, disk)? == overlay;
             if live {
-                let go_on = |_| ControlFlow::Continue(());
-                self.hypervisor.commit_active(self.vm, &disk.target, Some(&disk.path), go_on)?;
+                if stands {
+                    let go_on = |_| ControlFlow::Continue(());
+                    self.hypervisor.commit_active(self.vm, &disk.target, Some(&disk.path), go_on)?;
+                }
+                // Also where an earlier call came as far as the commit.
                 self.hypervisor.define_after_commit(self.vm, &disk.target, overlay)?;
-            } else {
+            } else if stands {
                 standing.push((disk, overlay));
             }
         }

@@ -207,3 +207,29 @@ fn bitmaps_that_libvirt_was_killed_before_recording_are_not_in_the_way() {
     lab.capture.settle(delta).unwrap();
     assert_eq!(lab.checkpoints(), [format!("relevo-{delta}")]);
 }
+
+#[test]
+fn what_was_written_after_a_snapshot_that_the_power_failed_in_is_not_lost() {
+    let mut lab = Lab::new(&two_disks());
+    lab.replicate(Cut::Full);
+    for how in [Cut::Full, Cut::Compare { candidates: None, own_allocation: false }] {
+        let delta = DeltaId::random();
+        lab.capture.fault = Fault::new(|at| at == "checkpoint made");
+        assert!(matches!(lab.cut(delta, how.clone()), Err(CaptureError::Stopped { .. })));
+        lab.capture.fault = Fault::default();
+        lab.snapshot_unnoted();
+        lab.write(1, 0xa1, MIB, CLUSTER);
+        lab.kill_qemu();
+        // And again after another crash.
+        lab.capture.fault = Fault::new(|at| at == "overlays committed");
+        assert!(matches!(lab.capture.recover(lab.latest), Err(CaptureError::Stopped { .. })));
+        lab.capture.fault = Fault::default();
+        lab.start();
+        lab.write(1, 0xa2, MIB, 512);
+        lab.capture.recover(lab.latest).unwrap();
+        lab.expect(1, 0xa2, MIB, 512);
+        lab.expect(1, 0xa1, MIB + 512, CLUSTER - 512);
+        lab.replicate(Cut::Full);
+        assert_eq!(lab.leftovers(), Vec::<std::path::PathBuf>::new());
+    }
+}

@@ -2,7 +2,7 @@
 
 mod support;
 
-use capture::{CaptureError, Cut, DiskFormat, Tracking};
+use capture::{CaptureError, Cut, DiskFormat, Fault, Tracking};
 use model::DeltaId;
 use support::{CLUSTER, Lab, NewDisk, Sent, qcow2, qemu_img, text};
 
@@ -112,4 +112,26 @@ fn an_overlay_on_which_somebodys_snapshot_stands_is_not_removed() {
     assert_eq!(overlays(&lab), 0);
     assert_eq!(lab.source(&lab.capture.disks[0]), lab.capture.disks[0].path);
     lab.start();
+}
+
+#[test]
+fn what_was_written_after_a_snapshot_that_the_power_failed_in_is_not_lost() {
+    let mut lab = lab();
+    lab.replicate(Cut::Full);
+    // Also where the disks stand on an overlay of an earlier turn, and where that one is the first.
+    for pattern in [0x51, 0x52] {
+        lab.write(0, pattern, 0, CLUSTER);
+        let delta = DeltaId::random();
+        lab.capture.fault = Fault::new(|at| at == "begun");
+        assert!(matches!(lab.cut(delta, Cut::Incremental), Err(CaptureError::Stopped { .. })));
+        lab.capture.fault = Fault::default();
+        lab.snapshot_unnoted();
+        lab.write(1, pattern, MIB, CLUSTER);
+        lab.kill_qemu();
+        assert!(lab.capture.recover(lab.latest).unwrap().tracking_intact);
+        lab.capture.abandon(delta).unwrap();
+        lab.start();
+        lab.expect(1, pattern, MIB, CLUSTER);
+        assert_eq!(lab.replicate(Cut::Incremental).data, 2);
+    }
 }

@@ -15,6 +15,7 @@ use model::{
     CLUSTER_BYTES, Chunk, ChunkContent, ClusterHash, ClusterSet, DeltaId, DiskId, VmId, ZERO_CLUSTER,
     hash_cluster,
 };
+use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -120,6 +121,15 @@ impl Lab {
         }
     }
 
+    /// What the disk holds there.
+    pub fn expect(&self, disk: usize, pattern: u8, offset: u64, length: u64) {
+        let path = self.source(&self.capture.disks[disk]);
+        let read = format!("read -P {pattern:#x} {offset} {length}");
+        let output = Command::new("qemu-io").args(["-U", "-r", "-c", &read, text(&path)]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && !said.contains("fail"), "{read} of {}: {said}", path.display());
+    }
+
     pub fn write(&self, disk: usize, pattern: u8, offset: u64, length: u64) {
         self.io(disk, &format!("write -P {pattern:#x} {offset} {length}"));
     }
@@ -199,17 +209,39 @@ impl Lab {
             .unwrap();
     }
 
+    fn ask_qemu(&self, command: &str, arguments: &Value) -> Value {
+        let domain = self.monitor.as_ref().unwrap().lookup_domain_by_uuid(self.vm().0).unwrap();
+        let command = json!({ "execute": command, "arguments": arguments }).to_string();
+        let answer: Value = serde_json::from_str(&domain.qemu_monitor_command(&command, 0).unwrap()).unwrap();
+        assert!(answer["error"].is_null(), "{command}: {answer}");
+        answer["return"].clone()
+    }
+
+    /// QEMU's topmost node of each disk.
+    fn nodes(&self) -> Vec<Value> {
+        let devices = self.ask_qemu("query-block", &json!({}));
+        devices.as_array().unwrap().iter().map(|device| device["inserted"]["node-name"].clone()).collect()
+    }
+
     /// Gives each disk a bitmap behind libvirt's back.
     pub fn add_bitmaps(&self, name: &str) {
-        let domain = self.monitor.as_ref().unwrap().lookup_domain_by_uuid(self.vm().0).unwrap();
-        let ask = |command: &str| domain.qemu_monitor_command(command, 0).unwrap();
-        let answer: serde_json::Value = serde_json::from_str(&ask(r#"{"execute":"query-block"}"#)).unwrap();
-        for device in answer["return"].as_array().unwrap() {
-            let arguments = serde_json::json!({
-                "node": device["inserted"]["node-name"], "name": name, "persistent": true, "granularity": CLUSTER
-            });
-            let add = serde_json::json!({ "execute": "block-dirty-bitmap-add", "arguments": arguments });
-            assert!(!ask(&add.to_string()).contains("rror"));
+        for node in self.nodes() {
+            let bitmap = json!({ "node": node, "name": name, "persistent": true, "granularity": CLUSTER });
+            self.ask_qemu("block-dirty-bitmap-add", &bitmap);
+        }
+    }
+
+    /// What QEMU does in the snapshot of the pending turn; libvirt comes to none of its own.
+    pub fn snapshot_unnoted(&self) {
+        let journal =
+            std::fs::read(self.path("state/capture").join(self.vm().to_string()).join("journal.json"));
+        let journal: Value = serde_json::from_slice(&journal.unwrap()).unwrap();
+        let overlays = journal["turn"]["disks"].as_array().unwrap().iter().map(|disk| &disk["overlay"]);
+        for (number, (node, overlay)) in self.nodes().iter().zip(overlays).enumerate() {
+            std::fs::create_dir_all(Path::new(overlay.as_str().unwrap()).parent().unwrap()).unwrap();
+            let name = format!("unnoted-{number}");
+            let snapshot = json!({ "node-name": node, "snapshot-file": overlay, "snapshot-node-name": name });
+            self.ask_qemu("blockdev-snapshot-sync", &snapshot);
         }
     }
 
