@@ -29,8 +29,8 @@ impl Hypervisor {
     /// checkpoint is copied; `new_checkpoint` is created at the same instant. The spool files are made by
     /// libvirt (qcow2, backing file the live disk); one that exists is refused.
     ///
-    /// A lost bitmap is [`Error::CheckpointLost`], a backup that runs [`Error::BackupRunning`]. When the call fails no job runs and `new_checkpoint`
-    /// does not exist.
+    /// A lost bitmap is [`Error::CheckpointLost`], a backup that runs [`Error::BackupRunning`]. When the call fails
+    /// no job of its own runs and `new_checkpoint` does not exist.
     pub fn backup_begin(
         &self,
         vm: VmId,
@@ -102,7 +102,7 @@ impl Hypervisor {
     }
 
     /// libvirt waits half a minute for the other backup's end, and names it as a lock then.
-    fn refuse_backup_running(&self, vm: VmId) -> Result<()> {
+    pub(crate) fn refuse_backup_running(&self, vm: VmId) -> Result<()> {
         if self.backup_running(vm)? { Err(Error::BackupRunning { vm }) } else { Ok(()) }
     }
 

@@ -128,6 +128,14 @@ pub enum DiskSource {
     Other(String),
 }
 
+/// What a definition tells of a domain that need not exist here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hardware {
+    pub memory_bytes: u64,
+    pub vcpus: u32,
+    pub interfaces: Vec<InterfaceInfo>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceInfo {
     pub mac: String,
@@ -310,8 +318,8 @@ impl Hypervisor {
             state: DomainState::Other,
             persistent: false,
             autostart: false,
-            memory_bytes: root.get_child("memory").map_or(0, memory_bytes),
-            vcpus: xml::child_text(&root, "vcpu").and_then(|text| text.parse().ok()).unwrap_or(0),
+            memory_bytes: memory(&root),
+            vcpus: vcpus(&root),
             disks: devices("disk").map(|element| disk(element, &chain)).collect(),
             interfaces: devices("interface").map(interface).collect(),
             nvram: root.get_child("os").and_then(|os| os.get_child("nvram")).and_then(nvram),
@@ -435,11 +443,20 @@ fn refusal(disk: &DiskInfo, encrypted: bool) -> Option<String> {
     Some(what.to_owned())
 }
 
-/// The network cards of a domain with this definition.
-pub fn interfaces(xml: &str) -> Result<Vec<InterfaceInfo>> {
+/// What a domain with this definition has.
+pub fn hardware(xml: &str) -> Result<Hardware> {
     let root = xml::parse(xml)?;
     let devices = root.get_child("devices").into_iter();
-    Ok(devices.flat_map(|devices| xml::elements(devices, "interface")).map(interface).collect())
+    let interfaces = devices.flat_map(|devices| xml::elements(devices, "interface")).map(interface);
+    Ok(Hardware { memory_bytes: memory(&root), vcpus: vcpus(&root), interfaces: interfaces.collect() })
+}
+
+fn memory(root: &Element) -> u64 {
+    root.get_child("memory").map_or(0, memory_bytes)
+}
+
+fn vcpus(root: &Element) -> u32 {
+    xml::child_text(root, "vcpu").and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 fn interface(interface: &Element) -> InterfaceInfo {

@@ -71,7 +71,7 @@ fn broken(note: &str) -> Option<Mend> {
     // Killed within a backup, which was this process's own. Between claiming the domain and noting the backup, libvirt
     // takes the claim up again and knows of nothing whose end would let it go; between the first disk and the last,
     // it cannot read its note; and later it takes the end of an old job for that of the next backup.
-    let claimed = tag("<job ").is_some_and(|job| job.contains(CLAIM));
+    let claimed = tag("<job ").is_some_and(|job| job.contains(CLAIM)) || note.contains("<domainbackup");
     // Killed while a commit's end was taken note of, the mirror's job first: libvirt cannot read that, and holds
     // the domain to be off while its QEMU runs.
     let ended = tag("<mirror ").is_some_and(|mirror| mirror.contains(ENDED));

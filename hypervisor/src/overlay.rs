@@ -48,6 +48,7 @@ impl Hypervisor {
     /// Puts an overlay (absolute path) on each disk named, all at one instant, and on no other; the files
     /// beneath are immutable from then on. libvirt keeps no record of the snapshot.
     pub fn snapshot_external(&self, vm: VmId, overlays: &[(&str, &Path)], mode: Overlay) -> Result<()> {
+        self.refuse_backup_running(vm)?;
         let domain = self.lookup(vm)?;
         let xml = requests::snapshot(overlays, &self.targets(&domain, vm)?)?;
         let mut flags = sys::VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
