@@ -38,6 +38,7 @@ async fn a_vm_is_found_run_and_told_of() {
     for (class, count) in [
         ("Msvm_MemorySettingData", 1),
         ("Msvm_StorageAllocationSettingData", 1),
+        ("Msvm_ResourceAllocationSettingData", 2),
         ("Msvm_SerialPortSettingData", 0),
     ] {
         let parts = format!(

@@ -117,17 +117,21 @@ fn machine(host: &Host, id: VmId, parts: Parts) -> Result<Option<Machine>, Failu
     };
     let mut machine = bare(host, id, owner.as_ref(), parts);
     let health = machine.replication.as_ref().map_or(Health::NotApplicable, |it| it.view.health);
-    let view = match (&domain, &owner) {
-        (Some(domain), _) => views::vm(host, domain, health),
-        (None, Some(owner)) if parts.vm => views::without_domain(host, owner, health),
+    let (view, memory_bytes, vcpus) = match (&domain, &owner) {
+        (Some(domain), _) => (views::vm(host, domain, health), domain.memory_bytes, domain.vcpus),
+        (None, Some(owner)) if parts.vm => {
+            let hardware = views::point_hardware(host, id);
+            let view = views::without_domain(host, owner, health, &hardware.interfaces);
+            (view, hardware.memory_bytes, hardware.vcpus)
+        }
         (None, Some(_)) => return Ok(Some(machine)),
         (None, None) => return Ok(None),
     };
+    // A replica without a point has none.
+    let known = |count: u64| (count > 0).then_some(count);
+    (machine.memory_bytes, machine.vcpus) = (known(memory_bytes), known(vcpus.into()).and(Some(vcpus)));
     if owner.is_none() && view.name.ends_with(test::SUFFIX) {
         machine.test_of = test_of(host, id);
-    }
-    if let Some(domain) = &domain {
-        (machine.memory_bytes, machine.vcpus) = (Some(domain.memory_bytes), Some(domain.vcpus));
     }
     Ok(Some(Machine { vm: Some(view), ..machine }))
 }

@@ -14,7 +14,7 @@ use crate::{
     owner::OwnerHandle,
     upkeep,
 };
-use hypervisor::{DomainInfo, DomainState, InterfaceInfo};
+use hypervisor::{DomainInfo, DomainState, InterfaceInfo, inventory::Hardware};
 use model::{DeltaId, Health, Mode, ReplicationState, VmId};
 
 pub fn vms(host: &Host) -> Result<Vec<VmView>, Failure> {
@@ -24,7 +24,8 @@ pub fn vms(host: &Host) -> Result<Vec<VmView>, Failure> {
     let mut views: Vec<_> = domains.iter().map(|domain| vm(host, domain, health_of(domain.vm))).collect();
     for owner in host.all_owners() {
         if !views.iter().any(|view| view.vm == owner.vm) {
-            views.push(without_domain(host, &owner, health(&owner)));
+            let cards = point_hardware(host, owner.vm).interfaces;
+            views.push(without_domain(host, &owner, health(&owner), &cards));
         }
     }
     views.sort_by(|a, b| a.name.cmp(&b.name));
@@ -84,7 +85,8 @@ pub fn vm(host: &Host, domain: &DomainInfo, health: Health) -> VmView {
     }
 }
 
-pub fn without_domain(host: &Host, owner: &OwnerHandle, health: Health) -> VmView {
+/// A replica that is not defined, with the network cards that it has at its newest point.
+pub fn without_domain(host: &Host, owner: &OwnerHandle, health: Health, cards: &[InterfaceInfo]) -> VmView {
     let record = owner.record();
     let disks = host.disks(record.vm).unwrap_or_default().into_iter().map(|disk| DiskView {
         target: disk.target,
@@ -106,7 +108,7 @@ pub fn without_domain(host: &Host, owner: &OwnerHandle, health: Health) -> VmVie
         autostart: false,
         guest_agent: None,
         disks: disks.collect(),
-        interfaces: interfaces(host, record.vm, &point_interfaces(host, record.vm)),
+        interfaces: interfaces(host, record.vm, cards),
         obstacles: vec![],
     }
 }
@@ -127,16 +129,16 @@ fn interfaces(host: &Host, vm: VmId, cards: &[InterfaceInfo]) -> Vec<InterfaceVi
 /// The addresses of the VM's cards, in lower case.
 pub fn macs(host: &Host, vm: VmId) -> Vec<String> {
     let domain = host.hypervisor.sketch(vm).ok().flatten();
-    let cards = domain.map_or_else(|| point_interfaces(host, vm), |domain| domain.interfaces);
+    let cards = domain.map_or_else(|| point_hardware(host, vm).interfaces, |domain| domain.interfaces);
     cards.into_iter().map(|card| card.mac.to_ascii_lowercase()).collect()
 }
 
-/// The cards that the VM had at the newest point.
-fn point_interfaces(host: &Host, vm: VmId) -> Vec<InterfaceInfo> {
+/// What the VM had at the newest point.
+pub fn point_hardware(host: &Host, vm: VmId) -> Hardware {
     let newest = || {
         let store = host.store(vm).ok()?;
         let text = crate::steps::domain_xml(&store, store.latest().ok()??.delta).ok()?;
-        hypervisor::inventory::interfaces(&text).ok()
+        hypervisor::inventory::hardware(&text).ok()
     };
     newest().unwrap_or_default()
 }

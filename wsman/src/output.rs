@@ -99,10 +99,7 @@ pub fn write_value(
                 "<{prefix}:{name} xmlns:msftwinrm=\"{namespace}\" msftwinrm:IsNullArray=\"true\" xsi:nil=\"true\"/>"
             );
         }
-        Value::Array(values) if values.is_empty() && style.precise_arrays => {}
-        Value::Array(values) if values.is_empty() => {
-            _ = write!(xml, "<{prefix}:{name} xsi:nil=\"true\"/>");
-        }
+        // An empty one is none at all: openwsman counts a nil as an element.
         Value::Array(values) => {
             for value in values {
                 write_scalar(xml, prefix, element, value, schema, style);

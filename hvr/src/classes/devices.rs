@@ -1,6 +1,6 @@
 //! What a VM is made of: disks, network adapters, processors, memory.
 
-use super::{Make, Row, VM, row};
+use super::{Make, Row, VM, row, slots};
 use crate::{
     names::{by_id, guid, instance_id, system_settings},
     world::World,
@@ -30,7 +30,6 @@ pub const ROWS: &[Row] = &[
     row(PROCESSOR, Make::Vm(VM, processor)),
     row(MEMORY, Make::Vm(VM, memory)),
     row("Msvm_EmulatedEthernetPortSettingData", Make::Never("every adapter is answered as a synthetic one")),
-    row("Msvm_ResourceAllocationSettingData", Make::Never("controllers are not looked at")),
     row("Msvm_SerialPortSettingData", Make::Never("serial ports are not looked at")),
 ];
 
@@ -81,7 +80,7 @@ pub fn parts(machine: &Machine) -> Vec<ObjectPath> {
     });
     let processor = machine.vcpus.map(|_| by_id(PROCESSOR, instance_id(id, "\\Processor")));
     let memory = machine.memory_bytes.map(|_| by_id(MEMORY, instance_id(id, "\\Memory")));
-    disks.chain(adapters).chain(processor).chain(memory).collect()
+    slots::paths(machine).into_iter().chain(disks).chain(adapters).chain(processor).chain(memory).collect()
 }
 
 /// Each adapter with its addresses after a failover.
@@ -102,6 +101,7 @@ fn disk(vm: VmId, disk: &DiskView) -> Instance {
         .with("ElementName", disk.target.as_str())
         .with("ResourceType", 31u16)
         .with("ResourceSubType", "Microsoft:Hyper-V:Virtual Hard Disk")
+        .with("Parent", slots::drive(vm, &disk.target).map(|drive| drive.to_string()))
         // A replica holds layers, not one file.
         .with(
             "HostResource",
@@ -190,6 +190,8 @@ fn memory(_: &World, machine: &Machine) -> Vec<Instance> {
             .with("ResourceSubType", "Microsoft:Hyper-V:Memory")
             .with("AllocationUnits", "byte * 2^20")
             .with("VirtualQuantity", bytes >> 20)
+            // There is no more to be had: memory is not dynamic.
+            .with("Limit", bytes >> 20)
             .with("VirtualQuantityUnits", "byte * 2^20")
             .with("DynamicMemoryEnabled", false)
     });

@@ -9,6 +9,7 @@ mod job;
 mod relationship;
 mod service;
 pub mod settings;
+mod slots;
 pub mod statistics;
 mod summary;
 mod switches;
@@ -56,6 +57,7 @@ pub fn rows() -> impl Iterator<Item = &'static Row> {
         computer_system::ROWS,
         system_settings::ROWS,
         devices::ROWS,
+        slots::ROWS,
         summary::ROWS,
         switches::ROWS,
         job::ROWS,

@@ -36,6 +36,7 @@ fn of_vm(_: &World, machine: &Machine) -> Vec<Instance> {
         .with("Description", "Active settings for the virtual machine")
         .with("VirtualSystemIdentifier", guid(machine.id))
         .with("VirtualSystemType", "Microsoft:Hyper-V:System:Realized")
+        .with("BIOSGUID", format!("{{{}}}", guid(machine.id)))
         .with("AutomaticStartupAction", startup);
     vec![settings]
 }

@@ -285,35 +285,36 @@ fn settings_of_a_vm_and_of_recovery_points() {
         "Msvm_VirtualSystemSettingData",
         &replica,
         expect![[r#"
-        root\virtualization\v2:Msvm_VirtualSystemSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60"
-          InstanceID = Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60
-          Caption = Virtual Machine Settings
-          Description = Active settings for the virtual machine
-          ElementName = web
-          VirtualSystemIdentifier = 6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60
-          VirtualSystemType = Microsoft:Hyper-V:System:Realized
-          AutomaticStartupAction = 3
-        root\virtualization\v2:Msvm_VirtualSystemSettingData.InstanceID="Microsoft:9C81D7E2-4F06-4B3A-95D0-7AE1C2683BF4"
-          InstanceID = Microsoft:9C81D7E2-4F06-4B3A-95D0-7AE1C2683BF4
-          Caption = Virtual Machine Settings
-          Description = Snapshot settings for the virtual machine
-          ElementName = web - 2026-05-04T03:12:07Z
-          VirtualSystemIdentifier = 6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60
-          VirtualSystemType = Microsoft:Hyper-V:Snapshot:Replica:ApplicationConsistent
-          CreationTime = 20260504031207.000000+000
-          ConfigurationID = 9C81D7E2-4F06-4B3A-95D0-7AE1C2683BF4
-          Parent = root\virtualization\v2:Msvm_VirtualSystemSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60"
-        root\virtualization\v2:Msvm_VirtualSystemSettingData.InstanceID="Microsoft:3F2AC410-9B7D-4E58-A6C1-0D94F7E82B35"
-          InstanceID = Microsoft:3F2AC410-9B7D-4E58-A6C1-0D94F7E82B35
-          Caption = Virtual Machine Settings
-          Description = Snapshot settings for the virtual machine
-          ElementName = web - 2026-05-04T03:12:07Z
-          VirtualSystemIdentifier = 6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60
-          VirtualSystemType = Microsoft:Hyper-V:Snapshot:Replica:Standard
-          CreationTime = 20260504031207.000000+000
-          ConfigurationID = 3F2AC410-9B7D-4E58-A6C1-0D94F7E82B35
-          Parent = root\virtualization\v2:Msvm_VirtualSystemSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60"
-    "#]],
+            root\virtualization\v2:Msvm_VirtualSystemSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60"
+              InstanceID = Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60
+              Caption = Virtual Machine Settings
+              Description = Active settings for the virtual machine
+              ElementName = web
+              VirtualSystemIdentifier = 6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60
+              VirtualSystemType = Microsoft:Hyper-V:System:Realized
+              AutomaticStartupAction = 3
+              BIOSGUID = {6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60}
+            root\virtualization\v2:Msvm_VirtualSystemSettingData.InstanceID="Microsoft:9C81D7E2-4F06-4B3A-95D0-7AE1C2683BF4"
+              InstanceID = Microsoft:9C81D7E2-4F06-4B3A-95D0-7AE1C2683BF4
+              Caption = Virtual Machine Settings
+              Description = Snapshot settings for the virtual machine
+              ElementName = web - 2026-05-04T03:12:07Z
+              VirtualSystemIdentifier = 6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60
+              VirtualSystemType = Microsoft:Hyper-V:Snapshot:Replica:ApplicationConsistent
+              CreationTime = 20260504031207.000000+000
+              ConfigurationID = 9C81D7E2-4F06-4B3A-95D0-7AE1C2683BF4
+              Parent = root\virtualization\v2:Msvm_VirtualSystemSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60"
+            root\virtualization\v2:Msvm_VirtualSystemSettingData.InstanceID="Microsoft:3F2AC410-9B7D-4E58-A6C1-0D94F7E82B35"
+              InstanceID = Microsoft:3F2AC410-9B7D-4E58-A6C1-0D94F7E82B35
+              Caption = Virtual Machine Settings
+              Description = Snapshot settings for the virtual machine
+              ElementName = web - 2026-05-04T03:12:07Z
+              VirtualSystemIdentifier = 6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60
+              VirtualSystemType = Microsoft:Hyper-V:Snapshot:Replica:Standard
+              CreationTime = 20260504031207.000000+000
+              ConfigurationID = 3F2AC410-9B7D-4E58-A6C1-0D94F7E82B35
+              Parent = root\virtualization\v2:Msvm_VirtualSystemSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60"
+        "#]],
     );
 }
 
@@ -324,17 +325,18 @@ fn disks_adapters_processors_and_memory() {
         "Msvm_StorageAllocationSettingData",
         &vm,
         expect![[r#"
-        root\virtualization\v2:Msvm_StorageAllocationSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\Disk\\vda"
-          InstanceID = Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\Disk\vda
-          Caption = Hard Disk Image Default Settings
-          ElementName = vda
-          ResourceType = 31
-          ResourceSubType = Microsoft:Hyper-V:Virtual Hard Disk
-          HostResource = {/var/lib/libvirt/images/web.qcow2}
-          VirtualQuantity = 41943040
-          VirtualQuantityUnits = count(fixed size block)
-          VirtualResourceBlockSize = 512
-    "#]],
+            root\virtualization\v2:Msvm_StorageAllocationSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\Disk\\vda"
+              InstanceID = Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\Disk\vda
+              Caption = Hard Disk Image Default Settings
+              ElementName = vda
+              ResourceType = 31
+              ResourceSubType = Microsoft:Hyper-V:Virtual Hard Disk
+              HostResource = {/var/lib/libvirt/images/web.qcow2}
+              VirtualQuantity = 41943040
+              Parent = root\virtualization\v2:Msvm_ResourceAllocationSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\Drive\\vda"
+              VirtualQuantityUnits = count(fixed size block)
+              VirtualResourceBlockSize = 512
+        "#]],
     );
     check(
         "Msvm_SyntheticEthernetPortSettingData",
@@ -369,30 +371,32 @@ fn disks_adapters_processors_and_memory() {
         "Msvm_MemorySettingData",
         &vm,
         expect![[r#"
-        root\virtualization\v2:Msvm_MemorySettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\Memory"
-          InstanceID = Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\Memory
-          ElementName = Memory
-          ResourceType = 4
-          ResourceSubType = Microsoft:Hyper-V:Memory
-          AllocationUnits = byte * 2^20
-          VirtualQuantity = 2048
-          VirtualQuantityUnits = byte * 2^20
-          DynamicMemoryEnabled = FALSE
-    "#]],
+            root\virtualization\v2:Msvm_MemorySettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\Memory"
+              InstanceID = Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\Memory
+              ElementName = Memory
+              ResourceType = 4
+              ResourceSubType = Microsoft:Hyper-V:Memory
+              AllocationUnits = byte * 2^20
+              VirtualQuantity = 2048
+              Limit = 2048
+              VirtualQuantityUnits = byte * 2^20
+              DynamicMemoryEnabled = FALSE
+        "#]],
     );
     let replica = Subject::Vm(Box::new(samples::replica()));
     check(
         "Msvm_StorageAllocationSettingData",
         &replica,
         expect![[r#"
-        root\virtualization\v2:Msvm_StorageAllocationSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\Disk\\vda"
-          InstanceID = Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\Disk\vda
-          Caption = Hard Disk Image Default Settings
-          ElementName = vda
-          ResourceType = 31
-          ResourceSubType = Microsoft:Hyper-V:Virtual Hard Disk
-          VirtualQuantityUnits = count(fixed size block)
-    "#]],
+            root\virtualization\v2:Msvm_StorageAllocationSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\Disk\\vda"
+              InstanceID = Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\Disk\vda
+              Caption = Hard Disk Image Default Settings
+              ElementName = vda
+              ResourceType = 31
+              ResourceSubType = Microsoft:Hyper-V:Virtual Hard Disk
+              Parent = root\virtualization\v2:Msvm_ResourceAllocationSettingData.InstanceID="Microsoft:6F1C2A94-83E5-4C07-9D1B-5A2E8F4B7C60\\Drive\\vda"
+              VirtualQuantityUnits = count(fixed size block)
+        "#]],
     );
     check("Msvm_MemorySettingData", &replica, expect![[r#""#]]);
 }

@@ -101,6 +101,10 @@ pub fn wsl(pair: &Pair, ports: Ports) -> Result<()> {
     run_says("wslenum", &[&vms], &format!("<p:ElementName>{VM}</p:ElementName>"))?;
     run_says("wslenum", &[&vms, "-mode", "epr"], "<w:Selector Name=\"CreationClassName\">")?;
     run_says("wslinvoke", &[&service, "GetSystemCertificates"], "<p:ReturnValue>0</p:ReturnValue>")?;
+    // Inline, as virt-who reads them.
+    let management = format!("{WINDOWS}/Msvm_VirtualSystemManagementService");
+    let summary = format!("<p1:ElementName>{VM}</p1:ElementName>");
+    run_says("wslinvoke", &[&management, "GetSummaryInformation"], &summary)?;
     run_says("wslinvoke", &[&service, "StopService"], "<p:ReturnValue>1</p:ReturnValue>")?;
     Ok(())
 }
