@@ -15,7 +15,11 @@ use crate::{
 };
 use hypervisor::{image, overlay::Overlay, xml};
 use model::durable;
-use std::{ops::ControlFlow, path::Path};
+use std::{ops::ControlFlow, path::Path, time::Duration};
+
+/// QEMU writes to the file below until the snapshot is done, and what it wrote to the overlay last may have got its time
+/// before.
+const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 
 impl Capture {
     pub(crate) fn freeze_live(&self, turn: &Turn, consistency: Consistency) -> Result<Moment> {
@@ -94,10 +98,13 @@ impl Capture {
 
     /// After a loss of power within a snapshot the definition names what lies below the overlays, for it is written
     /// last, and the VM wrote to these. Defines it on them, where they hold something; true where it stands on them.
+    /// Where the disk below was written to since, somebody has committed them meanwhile, and they are stale.
     pub(crate) fn stand_on_what_was_written(&self, turn: &Turn) -> Result<bool> {
-        let placed: Vec<_> = turn.disks.iter().filter(|disk| disk.overlay.is_some()).collect();
-        let written = placed.iter().any(|disk| disk.overlay.as_deref().is_some_and(holds_data));
-        if !written || self.is_live()? {
+        let placed =
+            || turn.disks.iter().filter_map(|disk| Some((disk.read.as_path(), disk.overlay.as_deref()?)));
+        let written = placed().any(|(_, overlay)| holds_data(overlay));
+        let stale = placed().any(|(below, overlay)| was_written_after(below, overlay));
+        if !written || stale || self.is_live()? {
             return Ok(false);
         }
         let before = self.hypervisor.xml(self.vm, true)?;
@@ -191,6 +198,13 @@ impl Capture {
 /// One that was never finished holds nothing.
 fn holds_data(overlay: &Path) -> bool {
     Image::open_alone(overlay).and_then(|image| image.touched()).is_ok_and(|touched| !touched.is_empty())
+}
+
+/// Regular files only: a device's node does not tell when it was written to.
+fn was_written_after(below: &Path, overlay: &Path) -> bool {
+    let modified = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let times = modified(below).zip(modified(overlay));
+    times.is_some_and(|(below, overlay)| below > overlay + CLOSED_WITHIN)
 }
 
 fn make_parent(path: &Path) -> Result<()> {

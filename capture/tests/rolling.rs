@@ -135,3 +135,24 @@ fn what_was_written_after_a_snapshot_that_the_power_failed_in_is_not_lost() {
         assert_eq!(lab.replicate(Cut::Incremental).data, 2);
     }
 }
+
+#[test]
+fn an_overlay_that_somebody_committed_while_nobody_looked_is_stale() {
+    let mut lab = lab();
+    lab.replicate(Cut::Full);
+    let delta = DeltaId::random();
+    lab.capture.fault = Fault::new(|at| at == "begun");
+    assert!(matches!(lab.cut(delta, Cut::Incremental), Err(CaptureError::Stopped { .. })));
+    lab.capture.fault = Fault::default();
+    let below: Vec<_> = lab.capture.disks.iter().map(|disk| lab.source(disk)).collect();
+    lab.snapshot_unnoted();
+    lab.write(1, 0x61, MIB, CLUSTER);
+    lab.kill_qemu();
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
+    for path in below {
+        std::fs::File::options().append(true).open(path).unwrap().set_modified(later).unwrap();
+    }
+    lab.capture.recover(lab.latest).unwrap();
+    lab.start();
+    lab.expect(1, 0, MIB, CLUSTER);
+}
