@@ -13,12 +13,12 @@ fn holds(result: anyhow::Result<()>) {
 
 #[test]
 fn pywbem_tells_the_whole_story_over_cim_xml() {
-    holds(story::tell("cimxml", story::failback));
+    holds(story::tell("cimxml"));
 }
 
 #[test]
 fn pypsrp_tells_the_whole_story_over_ws_management() {
-    holds(story::tell("wsman", story::reverse));
+    holds(story::tell("wsman"));
 }
 
 #[test]
