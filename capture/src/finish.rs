@@ -249,8 +249,7 @@ impl Capture {
         }
         match turn.tracking {
             Tracking::Bitmap => {
-                if turn.stage == Stage::Begun && !turn.taking_back {
-                    self.stand_on_what_was_written(&turn)?;
+                if turn.stage == Stage::Begun && !turn.taking_back && self.stand_on_what_was_written(&turn)? {
                     journal.turn = Some(Turn { taking_back: true, ..turn.clone() });
                     self.save(journal)?;
                 }

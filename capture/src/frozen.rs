@@ -98,13 +98,25 @@ impl Capture {
 
     /// After a loss of power within a snapshot the definition names what lies below the overlays, for it is written
     /// last, and the VM wrote to these. Defines it on them, where they hold something; true where it stands on them.
-    /// Where the disk below was written to since, somebody has committed them meanwhile, and they are stale.
+    /// Where the disk below was written to since, somebody has committed them meanwhile, and they are stale. Of a running
+    /// VM libvirt's word counts; its definition is made to say the same.
     pub(crate) fn stand_on_what_was_written(&self, turn: &Turn) -> Result<bool> {
+        if self.is_live()? {
+            let domain = self.domain()?;
+            let mut standing = false;
+            for (disk, entry) in self.disks.iter().zip(&turn.disks) {
+                if entry.overlay.as_deref() == Some(self.source(&domain, disk)?) {
+                    self.hypervisor.define_after_commit(self.vm, &disk.target, &entry.read)?;
+                    standing = true;
+                }
+            }
+            return Ok(standing);
+        }
         let placed =
             || turn.disks.iter().filter_map(|disk| Some((disk.read.as_path(), disk.overlay.as_deref()?)));
         let written = placed().any(|(_, overlay)| holds_data(overlay));
         let stale = placed().any(|(below, overlay)| was_written_after(below, overlay));
-        if !written || stale || self.is_live()? {
+        if !written || stale {
             return Ok(false);
         }
         let before = self.hypervisor.xml(self.vm, true)?;

@@ -64,7 +64,7 @@ pub struct Turn {
     /// Nothing that is known of the disks is believed.
     #[serde(default)]
     pub scrubs: bool,
-    /// Its overlays may have been committed back: what the disks stand on has been looked at before.
+    /// The VM stood on its overlays, which are being committed back: where it does not any more, they are stale.
     #[serde(default)]
     pub taking_back: bool,
     /// What a scrub found, from [`Stage::Read`] on.

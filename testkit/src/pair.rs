@@ -309,7 +309,7 @@ impl Host {
             return String::new();
         }
         let log = fs::read_to_string(self.log_path()).unwrap_or_default();
-        format!("the daemon of {} died; it said last:\n{}", self.name, tail(&log))
+        format!("\nthe daemon of {} died; it said last:\n{}", self.name, tail(&log))
     }
 
     /// Stops the daemon in good order; its guests live on.
@@ -379,14 +379,15 @@ impl Host {
         let code = output.status.code().unwrap_or(-1);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let said = || String::from_utf8_lossy(&output.stderr).into_owned();
-        let value: Value = serde_json::from_str(&text)
-            .map_err(|_| failed(code, format!("{text}{}{}", said(), self.last_words_of_dead())))?;
+        let value: Value =
+            serde_json::from_str(&text).map_err(|_| failed(code, format!("{text}{}", said())))?;
         if code == 0 {
             return Ok(value);
         }
         let failure = if value["error"].is_object() { &value["error"] } else { &value["failure"] };
         let word = |key: &str| failure[key].as_str().unwrap_or_default().to_owned();
-        Err(Refused { command, code, id: word("id"), message: word("message"), hint: word("hint") })
+        let message = word("message") + &self.last_words_of_dead();
+        Err(Refused { command, code, id: word("id"), message, hint: word("hint") })
     }
 
     /// Runs `relevo --root ROOT ARGS` with this on its standard input.
